@@ -1,0 +1,64 @@
+# Thin: every target calls one command. Variables: DATA WEIGHTS RECIPE EPOCHS LIMIT TARGET STUDY RUNTIME.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TARGET ?= loopback
+RECIPE ?= benchmarks/demo.toml
+
+# A variable becomes an option only where it is set.
+option = $(if $($(1)),--$(2) '$($(1))')
+WHERE = --target '$(TARGET)' $(call option,STUDY,study)
+WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,WEIGHTS,weights) \
+	$(call option,EPOCHS,epochs) $(call option,LIMIT,limit) $(call option,RUNTIME,runtime)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run deploy bench report doctor test lint check lock clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/host-is-installed ## make .venv and install the pinned, hashed dependencies
+$(VENV)/host-is-installed: requirements/host.txt host/pyproject.toml device/pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "error: Python 3.11, 3.12 or 3.13 is required. Received: %d.%d. Name another with make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/host.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e device -e host
+	@touch $@
+
+$(VENV)/dev-is-installed: requirements/dev.txt $(VENV)/host-is-installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: run ## the main job, from a recipe to a table; offline except for the package index
+run: setup ## recipe -> models -> target -> comparison table
+	@$(BIN)/liteship run $(WHAT)
+
+deploy: setup ## make a study the active release of TARGET
+	@$(BIN)/liteship deploy $(WHERE) $(call option,RUNTIME,runtime)
+
+bench: setup ## measure a study on TARGET
+	@$(BIN)/liteship bench $(WHERE) $(call option,RUNTIME,runtime) $(call option,LIMIT,limit)
+
+report: setup ## print the last table again
+	@$(BIN)/liteship report $(WHERE)
+
+doctor: setup ## what is missing here and on TARGET
+	@$(BIN)/liteship doctor --target '$(TARGET)'
+
+test: $(VENV)/dev-is-installed ## all tests that need no board
+	$(BIN)/pytest -q
+
+lint: $(VENV)/dev-is-installed ## style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint ## what must hold before a commit: lint and the quick tests
+	$(BIN)/pytest -q tests/host tests/device tests/contract
+
+lock: $(VENV)/dev-is-installed ## pin the dependencies anew
+	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
+
+clean: ## remove what can be made again; studies and targets.toml stay
+	rm -rf $(VENV) .liteship .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,231 @@
+"""What a study made: one entry per .tflite file, everything that is known about it before it runs.
+
+Written by the host as `models/<study>/manifest.json` and sent with every release. An artefact's identity is the
+sha256 of its bytes; size, sparsity, accuracy and latency are only ever joined through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+
+from liteship_agent.records import dumps
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """How an image becomes the input tensor, the same on host, board and camera.
+
+    A pixel p of 0 to 255 becomes (p - mean) / std per channel; for an integer input that real value becomes
+    round(value / scale) + zero_point.
+
+    Args:
+        height, width: Pixels of the model's input.
+        channel_order: "rgb" or "bgr", the order of the last axis.
+        resize: "crop" keeps the aspect ratio and cuts the largest centred part with the input's shape;
+            "stretch" does not keep it.
+        interpolation: "area" (averages when shrinking, linear when growing) or "linear".
+        mean, std: Per channel, in channel_order.
+        dtype: "float32", "int8" or "uint8".
+        scale, zero_point: Quantization of an integer input, null for float32.
+    """
+
+    height: int
+    width: int
+    channel_order: str
+    resize: str
+    interpolation: str
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+    dtype: str = "float32"
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+    def pixels_key(self) -> str:
+        """sha256 of what decides the resized uint8 pixels: contracts that differ in scaling or dtype share them."""
+        text = f"{self.height}x{self.width} {self.channel_order} {self.resize} {self.interpolation}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class OutputContract:
+    """How the output tensor becomes scores.
+
+    Args:
+        activation: "sigmoid" (one unit: probability of the second label) or "softmax" (one unit per label).
+        dtype: "float32", "int8" or "uint8".
+        scale, zero_point: Quantization of an integer output, null for float32.
+    """
+
+    activation: str
+    dtype: str = "float32"
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the file, with its version in TensorFlow's numbering and how often it stands there."""
+
+    name: str
+    version: int
+    count: int
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """Zeros in one weight tensor, counted in the .tflite file."""
+
+    name: str
+    weights: int
+    zeros: int
+
+
+@dataclass(frozen=True)
+class SparseVerdict:
+    """Will XNNPACK's sparse kernels run this file, and if not, the first rule that says no."""
+
+    eligible: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The training images that int8 ranges were measured on."""
+
+    count: int
+    sha256: str
+    disjoint_from_validation: bool
+
+
+@dataclass(frozen=True)
+class HostAccuracy:
+    """Accuracy of these bytes on the host, through the agent's own runtime and preprocessing."""
+
+    correct: int
+    total: int
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs with the outputs that the host got for them: `golden/<sha256>.npz` with `inputs` and `scores`.
+
+    Args:
+        sha256: Of the npz file.
+        tolerance: Largest allowed difference of a score, by runtime.
+    """
+
+    sha256: str
+    tolerance: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where an artefact comes from."""
+
+    recipe_sha256: str
+    data_sha256: str
+    git_revision: Optional[str]
+    seed: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One artefact.
+
+    Args:
+        variant: `<pruning><percent>-<quantization>`, for example `magnitude50-int8`.
+        sha256, size_bytes: Of the .tflite file.
+        gzip_bytes: Its size after gzip at level 9 with modification time 0.
+        requested_sparsity, achieved_sparsity: Ratio of zero weights asked for, and read back from the file.
+        sparsity_by_layer: Per weight tensor of a convolution or dense layer.
+        parameters: Of the Keras model.
+        multiply_adds: Of one inference.
+        operators, minimum_runtime: What the file needs, in TensorFlow's numbering.
+        sparse_verdict: Whether XNNPACK's sparse kernels take it.
+        lineage: How to make it again.
+    """
+
+    variant: str
+    sha256: str
+    size_bytes: int
+    gzip_bytes: int
+    requested_sparsity: float
+    achieved_sparsity: float
+    sparsity_by_layer: Tuple[LayerSparsity, ...]
+    parameters: int
+    multiply_adds: int
+    operators: Tuple[Operator, ...]
+    minimum_runtime: Optional[str]
+    sparse_verdict: SparseVerdict
+    input: InputContract
+    output: OutputContract
+    calibration: Optional[Calibration]
+    host_accuracy: HostAccuracy
+    golden: Golden
+    lineage: Lineage
+    extra: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant that could not be made: a row of the table with its reason."""
+
+    variant: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ValidationImage:
+    """One file of the validation archive.
+
+    Args:
+        path: `<class>/<file name>`.
+        label: Index into the labels.
+        offset, size: Its bytes in the archive.
+    """
+
+    path: str
+    label: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """The validation images: one deterministic uncompressed tar, read by offset."""
+
+    sha256: str
+    size_bytes: int
+    images: Tuple[ValidationImage, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All artefacts of one study; the first entry is the baseline that ratios refer to.
+
+    Args:
+        labels: Class names in index order.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    schema_version: int
+    study: str
+    labels: Tuple[str, ...]
+    entries: Tuple[ManifestEntry, ...]
+    failures: Tuple[Failure, ...]
+    validation: ValidationSet
+    extra: Dict[str, Any] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """Of the bytes that `write_record` writes."""
+        return hashlib.sha256(dumps(self)).hexdigest()
+
+    def entry(self, sha256: str) -> Optional[ManifestEntry]:
+        """The entry of an artefact, or None."""
+        return next((entry for entry in self.entries if entry.sha256 == sha256), None)

@@ -1,0 +1,24 @@
+"""From the output tensor to one probability per label."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from liteship_agent.manifest import OutputContract
+
+
+def to_scores(output: np.ndarray, contract: OutputContract) -> np.ndarray:
+    """Probabilities per label.
+
+    Args:
+        output: Shape (batch, units) in the contract's dtype; one unit for sigmoid.
+        contract: How to read it.
+    Returns:
+        float32, shape (batch, labels); a sigmoid unit p becomes (1 - p, p).
+    """
+    real = output.reshape(output.shape[0], -1).astype(np.float32)
+    if contract.scale is not None and contract.zero_point is not None:
+        real = (real - np.float32(contract.zero_point)) * np.float32(contract.scale)
+    if contract.activation == "sigmoid":
+        return np.concatenate([1 - real, real], axis=1)
+    return real

@@ -1,0 +1,113 @@
+"""From the bytes of an image file to the input tensor: the same code for training, calibration, host and board.
+
+decode -> resize -> to_tensor. Decoding gives uint8 pixels in the contract's channel order, resizing gives the model's
+height and width, `to_tensor` the value range and dtype that the model wants.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from liteship_agent.errors import ImageError
+from liteship_agent.manifest import InputContract
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Decode a JPEG, PNG or WebP file, turned upright by its EXIF orientation.
+
+    OpenCV fills up what is missing in a truncated file with gray and says nothing, so that the end of the file is
+    checked first.
+
+    Args:
+        data: The whole file.
+        name: For the message.
+    Returns:
+        uint8, shape (height, width, 3), channels blue, green, red.
+    Raises:
+        ImageError: empty, truncated or not an image.
+    """
+    if not data:
+        raise ImageError(f"{name}: an image is required. Received: an empty file")
+    if _is_truncated(data):
+        raise ImageError(f"{name}: a whole image is required. Received: a truncated file of {len(data)} bytes")
+    try:
+        image: Optional[np.ndarray] = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as exc:
+        raise ImageError(f"{name}: an image is required. Received: one that OpenCV refuses ({exc.err})") from exc
+    if image is None:
+        raise ImageError(f"{name}: a JPEG, PNG or WebP image is required. Received: {len(data)} bytes that are none")
+    return image
+
+
+def _is_truncated(data: bytes) -> bool:
+    if data.startswith(_JPEG_START):
+        # Compressed data never holds an end marker, but a thumbnail before the first scan may.
+        return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data
+    if data.startswith(_PNG_START):
+        return _PNG_END not in data[-64:] and _PNG_END not in data
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+def resize(image: np.ndarray, contract: InputContract) -> np.ndarray:
+    """Bring decoded pixels to the contract's size and channel order.
+
+    Args:
+        image: uint8, shape (height, width, 3), blue, green, red, as `decode` returns it.
+        contract: Which part of the image is used and how it is resampled.
+    Returns:
+        uint8, shape (contract.height, contract.width, 3), contiguous.
+    """
+    if contract.resize == "crop":
+        image = _crop_to_shape(image, contract.height, contract.width)
+    shrinks = image.shape[0] > contract.height or image.shape[1] > contract.width
+    area = contract.interpolation == "area" and shrinks
+    image = cv2.resize(
+        image, (contract.width, contract.height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    )
+    if contract.channel_order == "rgb":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def _crop_to_shape(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest centred part with the aspect ratio height : width."""
+    rows, columns = image.shape[:2]
+    if rows * width > columns * height:
+        kept = max(1, columns * height // width)
+        top = (rows - kept) // 2
+        return image[top : top + kept]
+    kept = max(1, rows * width // height)
+    left = (columns - kept) // 2
+    return image[:, left : left + kept]
+
+
+def to_tensor(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
+    """Scale resized pixels to the model's value range and dtype.
+
+    Args:
+        pixels: uint8, shape (..., height, width, 3), as `resize` returns them.
+        contract: Range, and scale and zero point of an integer input.
+    Returns:
+        contract.dtype, the same shape.
+    """
+    mean = np.asarray(contract.mean, np.float32)
+    std = np.asarray(contract.std, np.float32)
+    real = (pixels.astype(np.float32) - mean) / std
+    if contract.dtype == "float32":
+        return real
+    limits = np.iinfo(contract.dtype)
+    steps = np.round(real / np.float32(contract.scale)) + np.float32(contract.zero_point)
+    return np.clip(steps, limits.min, limits.max).astype(contract.dtype)
+
+
+def preprocess(image: np.ndarray, contract: InputContract) -> np.ndarray:
+    """The input tensor of one decoded image, shape (1, height, width, 3)."""
+    return to_tensor(resize(image, contract), contract)[np.newaxis]

@@ -1,0 +1,116 @@
+"""A release: what one deploy put on the target, as its release.json says it.
+
+The id is the first 12 hex digits of the sha256 of release.json, which names every file by its sha256: equal id, equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Dict, Tuple
+
+from liteship_agent.errors import RecordError
+from liteship_agent.manifest import Manifest, ManifestEntry
+from liteship_agent.records import dumps, read_record
+
+MANIFEST, AGENT, VALIDATION = "manifest.json", "liteship_agent.zip", "validation.tar"
+
+
+def artefact_path(variant: str) -> str:
+    """Path of an artefact inside a release."""
+    return f"artefacts/{variant}.tflite"
+
+
+def golden_path(sha256: str) -> str:
+    """Path of golden inputs and outputs inside a release."""
+    return f"golden/{sha256}.npz"
+
+
+@dataclass(frozen=True)
+class ReleaseFile:
+    """One file of a release; its bytes are the blob of that sha256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReleaseRuntime:
+    """One runtime of a release.
+
+    Args:
+        folder: Its site folder under runtimes/.
+        sha256: Of the packed blob that the folder is unpacked from.
+    """
+
+    folder: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Content of release.json."""
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    schema_version: int
+    study: str
+    runtimes: Tuple[ReleaseRuntime, ...]
+    files: Tuple[ReleaseFile, ...]
+    extra: Dict[str, Any] = field(default_factory=dict)
+
+    def release_id(self) -> str:
+        """First 12 hex digits of the sha256 of release.json."""
+        return hashlib.sha256(dumps(self)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class InstalledRelease:
+    """A release in its folder on the target.
+
+    Args:
+        folder: The liteship folder.
+        release_id: Folder name under releases/.
+    """
+
+    folder: Path
+    release_id: str
+
+    @property
+    def path(self) -> Path:
+        """Folder of the release."""
+        return self.folder / "releases" / self.release_id
+
+    def record(self) -> Release:
+        """Its release.json."""
+        return read_record(Release, self.path / "release.json")
+
+    def manifest(self) -> Manifest:
+        """Its manifest."""
+        return read_record(Manifest, self.path / MANIFEST)
+
+    def runtime(self, name: str) -> Path:
+        """Site folder of one of its runtimes.
+
+        Raises:
+            RecordError: the release has no runtime of that name.
+        """
+        names = [runtime.folder for runtime in self.record().runtimes]
+        if name not in names:
+            raise RecordError(str(self.path / "release.json"), "runtimes", f"runtime {name}", ", ".join(names))
+        return self.folder / "runtimes" / name
+
+    def artefact(self, entry: ManifestEntry) -> bytes:
+        """The bytes of one artefact.
+
+        Raises:
+            RecordError: the bytes on the disk are not those of the manifest.
+        """
+        path = self.path / artefact_path(entry.variant)
+        content = path.read_bytes()
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != entry.sha256:
+            raise RecordError(str(path), "", f"content with sha256 {entry.sha256}", actual)
+        return content

@@ -1,0 +1,98 @@
+"""What the verbs share: options, consoles, and the way from a target's name to an open connection."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from liteship.cli.targets import dialogue
+from liteship.progress import Reporter
+from liteship.remote import Connection
+from liteship.targets import LOOPBACK, Target, find_target
+
+MODELS = Path("models")
+DEMO_RECIPE = Path("benchmarks/demo.toml")
+
+TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, or loopback.")]
+StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  [default: the latest]")]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="auto, ai-edge-litert, tflite-runtime, or NAME==VERSION.  [default: the target's]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many images of each split.")]
+TierOption = Annotated[str | None, typer.Option("--tier", help="rapid, quick or normal: how long each model is timed.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=64, help="Interpreter threads.  [default: the target's first]")
+]
+
+
+def reporter() -> Reporter:
+    """Progress on stderr."""
+    return Reporter(Console(stderr=True))
+
+
+def runtime_cache() -> Path:
+    """Folder of packed runtimes, shared by all projects of this user."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "liteship" / "runtimes"
+
+
+@contextmanager
+def open_connection(name: str) -> Iterator[Connection]:
+    """Log in to a target; `loopback` runs its own server meanwhile."""
+    target = find_target(name, ask=dialogue())
+    if name == LOOPBACK:
+        from liteship import loopback
+
+        with loopback.serve(Path(target.folder)) as served, Connection.open(served) as connection:
+            yield connection
+    else:
+        with Connection.open(target, ask_password=_password_dialogue()) as connection:
+            yield connection
+
+
+def check_target(name: str) -> Target:
+    """Fail now, before long work, if there is no such target."""
+    return find_target(name, ask=dialogue())
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def quiet_tensorflow(log: Path) -> Iterator[Reporter]:
+    """Send what C++ code writes to file descriptor 2 into a log; our own lines still reach the terminal.
+
+    Yields:
+        A reporter on the real stderr.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.dup(2)
+    python_stderr = sys.stderr
+    with open(log, "ab") as file, os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = stream
+        try:
+            yield Reporter(Console(file=stream))
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _password_dialogue() -> Any:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: getpass.getpass(f"{question}: ")

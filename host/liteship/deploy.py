@@ -1,0 +1,236 @@
+"""Put a study on a target as one release: ask what is there, send what is missing, let the target verify and switch.
+
+Two exec requests: the probe, and one stream with everything that is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from liteship.errors import ConversionError
+from liteship.flatbuffer import missing_operators
+from liteship.progress import Reporter
+from liteship.provision import Interpreter, PackedRuntime, choose_runtime, pack_runtime
+from liteship.remote import Connection
+from liteship_agent.manifest import Manifest, ManifestEntry
+from liteship_agent.records import dumps
+from liteship_agent.release import (
+    AGENT,
+    MANIFEST,
+    VALIDATION,
+    Release,
+    ReleaseFile,
+    artefact_path,
+    golden_path,
+)
+
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes that a release needs: a file of the host, or content made here."""
+
+    sha256: str
+    size: int
+    path: Path | None = None
+    content: bytes = b""
+
+    @classmethod
+    def of_content(cls, content: bytes) -> Blob:
+        """A blob of bytes in memory."""
+        return cls(hashlib.sha256(content).hexdigest(), len(content), None, content)
+
+    def read(self, offset: int) -> Iterator[bytes]:
+        """Its bytes from an offset, in pieces."""
+        with open(self.path, "rb") if self.path else io.BytesIO(self.content) as file:
+            file.seek(offset)
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a deploy did.
+
+    Args:
+        target: Name of the target.
+        release: Id of the release that is active now.
+        activated: False where it was active already.
+        bytes_sent, bytes_skipped: Of blobs; what the target had already is skipped.
+        blobs_sent: How many.
+        round_trips: Exec requests.
+        runtime: For example "ai-edge-litert==2.3.0".
+        runtime_folder: Its folder on the target.
+        refused: Reason by sha256 of artefacts that the runtime cannot load; they were not sent.
+        artefacts: sha256 of those that were.
+        folder: The liteship folder on the target, absolute.
+        smoke: Per artefact, the difference to the host's golden outputs; null where nothing was activated.
+    """
+
+    target: str
+    release: str
+    activated: bool
+    bytes_sent: int
+    bytes_skipped: int
+    blobs_sent: int
+    round_trips: int
+    runtime: str
+    runtime_folder: str
+    refused: dict[str, str]
+    artefacts: tuple[str, ...]
+    folder: str
+    smoke: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+
+def deploy(
+    connection: Connection, study: Path, manifest: Manifest, runtime: str, cache: Path, say: Reporter
+) -> Deployment:
+    """Make a study the active release of a target.
+
+    Args:
+        connection: To the target.
+        study: Folder of the study.
+        manifest: Of the study.
+        runtime: "auto", a name or name==version.
+        cache: For packed runtimes.
+        say: Progress.
+
+    Raises:
+        LinkError: no runtime fits, the link was lost, or the target refused the release.
+        ConversionError: the runtime can load none of the artefacts.
+    """
+    probe = connection.store("probe")
+    interpreter = Interpreter.of(probe)
+    chosen = choose_runtime(interpreter, runtime)
+    refused = refuse_artefacts(manifest, chosen.requirement)
+    for sha256, reason in refused.items():
+        entry = manifest.entry(sha256)
+        say.say(f"{entry.variant if entry else sha256} is not sent: {reason}")
+    entries = [entry for entry in manifest.entries if entry.sha256 not in refused]
+    with say.task(f"assemble {chosen.requirement} for {interpreter.tag} {interpreter.machine}", None):
+        packed = pack_runtime(chosen, interpreter, cache)
+    files = _release_files(study, manifest, entries)
+    release = Release(
+        schema_version=Release.SCHEMA_VERSION,
+        study=manifest.study,
+        runtimes=(packed.reference(),),
+        files=tuple(ReleaseFile(path, blob.sha256) for path, blob in files.items()),
+    )
+    blobs = {blob.sha256: blob for blob in files.values()}
+    if packed.folder not in probe["runtimes"]:
+        blobs[packed.sha256] = Blob(packed.sha256, packed.path.stat().st_size, packed.path)
+    missing = [blob for blob in blobs.values() if blob.sha256 not in probe["blobs"]]
+    sent, answer = _send(connection, release, missing, packed, probe, say)
+    return Deployment(
+        target=connection.target.name,
+        release=answer["release"],
+        activated=answer["activated"],
+        bytes_sent=sent,
+        bytes_skipped=sum(blob.size for blob in blobs.values()) - sent,
+        blobs_sent=len(missing),
+        round_trips=connection.round_trips,
+        runtime=chosen.requirement,
+        runtime_folder=packed.folder,
+        refused=refused,
+        artefacts=tuple(entry.sha256 for entry in entries),
+        folder=probe["folder"],
+        smoke=answer["smoke"],
+    )
+
+
+def refuse_artefacts(manifest: Manifest, runtime: str) -> dict[str, str]:
+    """Reason by sha256 of every artefact that a runtime cannot load.
+
+    Raises:
+        ConversionError: it can load none.
+    """
+    refused = {}
+    for entry in manifest.entries:
+        missing = missing_operators(entry.operators, runtime)
+        if missing:
+            refused[entry.sha256] = (
+                f"{runtime} lacks {', '.join(missing)}; take a newer runtime (RUNTIME=auto) or another quantization"
+            )
+    if len(refused) == len(manifest.entries):
+        raise ConversionError(
+            f"An artefact that {runtime} can load is required. Received: {next(iter(refused.values()))}.",
+        )
+    return refused
+
+
+def _release_files(study: Path, manifest: Manifest, entries: list[ManifestEntry]) -> dict[str, Blob]:
+    """The blob of every path of the release."""
+    files = {
+        MANIFEST: Blob.of_content(dumps(manifest)),
+        AGENT: Blob.of_content(agent_archive()),
+        VALIDATION: Blob(manifest.validation.sha256, manifest.validation.size_bytes, study / "validation.tar"),
+    }
+    for entry in entries:
+        path = artefact_path(entry.variant)
+        files[path] = Blob(entry.sha256, entry.size_bytes, study / path)
+        golden = study / golden_path(entry.golden.sha256)
+        files[golden_path(entry.golden.sha256)] = Blob(entry.golden.sha256, golden.stat().st_size, golden)
+    return files
+
+
+def agent_archive() -> bytes:
+    """The agent as one zip that Python runs, with bytes that depend on its source only."""
+    buffer = io.BytesIO()
+    package = resources.files("liteship_agent")
+    modules = {path.name: path.read_bytes() for path in package.iterdir() if path.name.endswith(".py")}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_member("__main__.py"), modules["__main__.py"])
+        for name in sorted(modules):
+            archive.writestr(_member(f"liteship_agent/{name}"), modules[name])
+    return buffer.getvalue()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    member.compress_type = zipfile.ZIP_DEFLATED
+    return member
+
+
+def _send(
+    connection: Connection,
+    release: Release,
+    missing: list[Blob],
+    packed: PackedRuntime,
+    probe: dict[str, Any],
+    say: Reporter,
+) -> tuple[int, dict[str, Any]]:
+    """One stream: header, then every missing blob from where an earlier, cut transfer ended."""
+    offsets = {blob.sha256: min(probe["partial"].get(blob.sha256, 0), blob.size) for blob in missing}
+    total = sum(blob.size - offsets[blob.sha256] for blob in missing)
+    unpacks = any(blob.sha256 == packed.sha256 for blob in missing)
+    header = {
+        "blobs": [{"sha256": blob.sha256, "size": blob.size, "offset": offsets[blob.sha256]} for blob in missing],
+        "release_bytes": dumps(release).decode(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "unpacked_bytes": packed.unpacked_bytes if unpacks else 0,
+    }
+    with say.task(f"send to {connection.target.name}", total, is_bytes=True) as advance:
+
+        def stream() -> Iterator[bytes]:
+            yield json.dumps(header).encode() + b"\n"
+            for blob in missing:
+                for piece in blob.read(offsets[blob.sha256]):
+                    yield piece
+                    advance(len(piece))
+
+        answer = connection.store("deploy", stream(), idle_seconds=300)
+    return total, answer

@@ -1,0 +1,58 @@
+"""Progress of long work on stderr: a bar on a terminal, a line per finished task elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+Advance = Callable[[float], None]
+
+
+class Reporter:
+    """Where steps say what they do.
+
+    Args:
+        console: Of stderr.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, description: str, total: float | None, *, is_bytes: bool = False) -> Iterator[Advance]:
+        """A bar while the block runs.
+
+        Args:
+            description: What is done.
+            total: Steps, or bytes with is_bytes; None where unknown.
+            is_bytes: Show amount and rate as bytes.
+
+        Yields:
+            Function that moves the bar by an amount.
+        """
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
+        if is_bytes:
+            columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+        else:
+            columns += [TextColumn("{task.completed:.0f}/{task.total:.0f}" if total else "")]
+        columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
+        is_watched = self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=not is_watched) as progress:
+            task = progress.add_task(description, total=total)
+            yield lambda amount: progress.advance(task, amount)

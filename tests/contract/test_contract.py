@@ -1,0 +1,176 @@
+"""What one version wrote, the next ones still read: JSON of every schema version, and JSON that means harm.
+
+The files under golden/ are never written again; a new schema version adds new ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from liteship.report.rows import build_rows
+from liteship_agent.errors import RecordError
+from liteship_agent.job import Job
+from liteship_agent.manifest import Manifest
+from liteship_agent.records import dumps, loads
+from liteship_agent.report import Report
+
+GOLDEN = Path(__file__).parent / "golden"
+RECORDS = {"manifest-1.json": Manifest, "job-1.json": Job, "report-1.json": Report}
+OBJECTS = {cls: json.loads((GOLDEN / name).read_text(encoding="utf-8")) for name, cls in RECORDS.items()}
+
+records = pytest.mark.parametrize("cls", list(OBJECTS), ids=lambda cls: cls.__name__)
+# What JSON can say and our records do not mean: huge numbers, lone surrogates, names of fields in wrong places.
+numbers = st.one_of(st.integers(), st.just(10**400), st.floats(allow_nan=False), st.just(-1), st.just(0))
+texts = st.one_of(
+    st.text(st.characters(codec=None)), st.sampled_from(["", "extra", "schema_version", "\ud800", "../x"])
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+def paths(value, path=()):
+    """Where something can be replaced: each key and index of a JSON object, however deep."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from paths(item, (*path, key))
+
+
+# Fields with a default, fields whose keys are free, and the golden files' fields of a later version.
+OPTIONAL = {"dtype", "scale", "zero_point", "sensors", "seed", "limit", "block_timeout_seconds"}
+OPTIONAL |= {"tensorflow", "ai-edge-litert", "board_model", "cpu_model", "later", "note", "refused"}
+PATHS = {cls: list(paths(value)) for cls, value in OBJECTS.items()}
+
+
+def replaced(value, path, new):
+    """A copy of a JSON value with one item replaced; `...` removes it."""
+    changed = copy.deepcopy(value)
+    parent = changed
+    for key in path[:-1]:
+        parent = parent[key]
+    if new is ...:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = new
+    return changed
+
+
+def read_or_refuse(cls, data):
+    """Bytes are refused with RecordError, or are a record that can be written and read again."""
+    try:
+        record = loads(cls, data, "hostile.json")
+    except RecordError:
+        return
+    assert loads(cls, dumps(record), "again.json") == record
+
+
+@pytest.mark.parametrize(("name", "cls"), RECORDS.items())
+def test_a_golden_file_reads_and_is_written_back_byte_for_byte(name, cls):
+    data = (GOLDEN / name).read_bytes()
+
+    record = loads(cls, data, name)
+
+    assert dumps(record) == data
+    assert record.schema_version == 1
+
+
+def test_every_schema_version_has_its_golden_file():
+    for cls in RECORDS.values():
+        for version in range(1, cls.SCHEMA_VERSION + 1):
+            assert (GOLDEN / f"{cls.__name__.lower()}-{version}.json").exists()
+
+
+def test_the_golden_report_still_gives_the_rows_it_gave():
+    manifest = loads(Manifest, (GOLDEN / "manifest-1.json").read_bytes(), "manifest-1.json")
+    report = loads(Report, (GOLDEN / "report-1.json").read_bytes(), "report-1.json")
+
+    rows = {row.variant: row for row in build_rows(manifest, report)}
+
+    assert rows["none-none"].median_ns == 1_545_000
+    assert rows["none-none"].target_correct == 3
+    assert rows["magnitude50-int8"].status == "failed: the process was ended by SIGKILL"
+
+
+@records
+def test_another_schema_version_is_refused_by_its_number(cls):
+    data = json.dumps({**OBJECTS[cls], "schema_version": 2}).encode()
+
+    with pytest.raises(RecordError, match=r"schema_version 1 is required\. Received: 2") as raised:
+        loads(cls, data, "file.json")
+
+    assert raised.value.field == "schema_version"
+
+
+@records
+def test_a_missing_field_is_named(cls):
+    required = [path for path in PATHS[cls] if isinstance(path[-1], str) and not OPTIONAL & set(path)]
+    assert len(required) > 10
+
+    for path in required:
+        with pytest.raises(RecordError) as raised:
+            loads(cls, json.dumps(replaced(OBJECTS[cls], path, ...)).encode(), "file.json")
+        assert raised.value.field.split(".")[-1] == path[-1]
+
+
+@records
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_one_hostile_value_anywhere_is_refused_or_kept_whole(cls, data):
+    path = data.draw(st.sampled_from(PATHS[cls]))
+    new = data.draw(st.one_of(values, st.just(...)))
+
+    read_or_refuse(cls, json.dumps(replaced(OBJECTS[cls], path, new)).encode())
+
+
+@records
+@settings(deadline=None, max_examples=50)
+@given(new=st.dictionaries(texts, values, max_size=4))
+def test_hostile_fields_beside_the_known_ones_are_refused_or_kept_whole(cls, new):
+    read_or_refuse(cls, json.dumps({**new, **OBJECTS[cls]}).encode())
+
+
+@records
+@settings(deadline=None, max_examples=50)
+@given(data=st.one_of(st.binary(max_size=40), values.map(lambda value: json.dumps(value).encode())))
+def test_anything_else_is_refused(cls, data):
+    with pytest.raises(RecordError):
+        loads(cls, data, "hostile.json")
+
+
+@records
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("NaN", "-Infinity", "1e999", "9" * 5000, '"\\ud800"', '{"\\udfff": 1}'),
+        *(pytest.param("[" * depth + "]" * depth, id=f"{depth} lists") for depth in (100, 400, 900, 100_000)),
+        *(
+            pytest.param('{"a":' * depth + "1" + "}" * depth, id=f"{depth} objects")
+            for depth in (100, 400, 900, 100_000)
+        ),
+    ],
+)
+@pytest.mark.parametrize("field", ["schema_version", "unknown", "environment", "tier"])
+def test_what_json_can_write_and_a_record_cannot_hold_is_refused_or_kept_whole(cls, text, field):
+    rest = {key: value for key, value in OBJECTS[cls].items() if key != field}
+
+    read_or_refuse(cls, f'{{"{field}": {text}, {json.dumps(rest)[1:]}'.encode())
+
+
+@records
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_a_cut_or_flipped_file_is_refused_or_kept_whole(cls, data):
+    whole = dumps(loads(cls, json.dumps(OBJECTS[cls]).encode(), "file.json"))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    damaged = data.draw(st.sampled_from([whole[:at], whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]]))
+
+    read_or_refuse(cls, damaged)
