@@ -13,7 +13,7 @@ import numpy as np
 from liteship_agent.errors import ModelError
 from liteship_agent.manifest import ManifestEntry
 from liteship_agent.postprocess import to_scores
-from liteship_agent.release import InstalledRelease, golden_path
+from liteship_agent.release import InstalledRelease, artefact_path, golden_path
 from liteship_agent.runtime import Model
 
 
@@ -26,7 +26,10 @@ def check_release(release: InstalledRelease) -> Dict[str, Dict[str, Any]]:
         ModelError: an artefact must not be activated; the message says which and why.
     """
     results = {}
+    sent = {file.path for file in release.record().files}
     for entry in release.manifest().entries:
+        if artefact_path(entry.variant) not in sent:
+            continue  # the host did not send what this runtime cannot load
         with np.load(str(release.path / golden_path(entry.golden.sha256)), allow_pickle=False) as golden:
             inputs, expected = golden["inputs"], golden["scores"]
         model = Model(release.artefact(entry), 1, entry.variant)
