@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, TextIO, T
 
 import liteship_agent
 from liteship_agent import journal
-from liteship_agent.errors import AgentError, LockedError
+from liteship_agent.errors import AgentError, LockedError, RecordError
 from liteship_agent.images import pixels_path, selected_images
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest, ManifestEntry
@@ -31,6 +31,8 @@ from liteship_agent.system import environment
 
 _POLL_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 15
+_START_SECONDS = 30  # a slow board may need so long to start Python and take the lock
+_LOCK_ATTEMPTS = 5
 
 
 def agent_command(runtime: Path, *arguments: str) -> List[str]:
@@ -48,9 +50,12 @@ def job_folder(folder: Path, job_id: str) -> Path:
 
 
 def find_unfinished(folder: Path, key: str) -> Optional[Job]:
-    """The latest job without a report whose request is the same."""
+    """The latest job without a report whose request is the same; jobs of another version are not looked at."""
     for path in sorted((folder / "jobs").glob("*/job.json"), reverse=True):
-        job = read_record(Job, path)
+        try:
+            job = read_record(Job, path)
+        except RecordError:
+            continue
         if job.key() == key and not (path.parent / "report.json").exists():
             return job
     return None
@@ -96,10 +101,13 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
     """
     path = job_folder(folder, job_id)
     shown = 0
+    seen = False
     started = spoken = time.monotonic()
     while True:
         # The lock is looked at before the report: a job that ends in between has written its report by then.
-        alive = lock_holder(folder) == job_id or time.monotonic() - started < 5
+        holds = lock_holder(folder) == job_id
+        seen = seen or holds
+        alive = holds or (not seen and time.monotonic() - started < _START_SECONDS)
         finished = (path / "report.json").exists()
         events = journal.read(path / "journal.jsonl")
         for event in events[shown:]:
@@ -152,15 +160,23 @@ def lock_holder(folder: Path) -> Optional[str]:
 def _acquire_lock(folder: Path, job_id: str) -> TextIO:
     """Hold the target until the returned file is closed, which the kernel does when the process ends."""
     file = open(folder / "lock", "a+")  # noqa: SIM115 (open as long as the job runs)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
+    # `lock_holder` holds the lock for an instant when it looks, which must not refuse a job.
+    if not any(_try_lock(file) for _ in range(_LOCK_ATTEMPTS)):
         file.close()
-        raise LockedError("a free target is required. Received: one that another job holds") from exc
+        raise LockedError("a free target is required. Received: one that another job holds")
     file.truncate(0)
     file.write(f"{os.getpid()} {job_id}\n")
     file.flush()
     return file
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_POLL_SECONDS / 5)
+        return False
+    return True
 
 
 # --- running ---

@@ -50,7 +50,7 @@ def _is_truncated(data: bytes) -> bool:
         # Compressed data never holds an end marker, but a thumbnail before the first scan may.
         return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data
     if data.startswith(_PNG_START):
-        return _PNG_END not in data[-64:] and _PNG_END not in data
+        return _PNG_END not in data
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return False

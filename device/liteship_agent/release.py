@@ -109,7 +109,10 @@ class InstalledRelease:
             RecordError: the bytes on the disk are not those of the manifest.
         """
         path = self.path / artefact_path(entry.variant)
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as exc:
+            raise RecordError(str(path), "", "a readable artefact", exc.strerror or str(exc)) from exc
         actual = hashlib.sha256(content).hexdigest()
         if actual != entry.sha256:
             raise RecordError(str(path), "", f"content with sha256 {entry.sha256}", actual)

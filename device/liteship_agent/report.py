@@ -23,7 +23,7 @@ class Block:
         warmup_count: Invocations between the first and the timed ones.
         latencies_ns: Invoke only, one per query, in order.
         end_to_end_ns: Decode, resize, scale, invoke and postprocess, one per query, in order.
-        rss_peak_bytes, rss_anon_bytes: Largest resident set and largest anonymous memory of the process.
+        rss_peak_bytes, rss_anon_bytes: Largest resident set of the process; its anonymous memory after the timed part.
         sensors: Readings around the block; a missing sensor is null.
     """
 

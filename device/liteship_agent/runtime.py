@@ -84,8 +84,15 @@ class Model:
             raise ModelError(f"{self.name}: {exc}") from exc
 
     def invoke(self) -> None:
-        """Run the graph once on what `set_input` set."""
-        self._interpreter.invoke()
+        """Run the graph once on what `set_input` set.
+
+        Raises:
+            ModelError: a kernel failed.
+        """
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as exc:
+            raise ModelError(f"{self.name}: {' '.join(str(exc).split())}") from exc
 
     def get_output(self) -> np.ndarray:
         """A copy of the output tensor, shape (1, units), in the model's dtype."""

@@ -33,6 +33,10 @@ def check_release(release: InstalledRelease) -> Dict[str, Dict[str, Any]]:
         with np.load(str(release.path / golden_path(entry.golden.sha256)), allow_pickle=False) as golden:
             inputs, expected = golden["inputs"], golden["scores"]
         model = Model(release.artefact(entry), 1, entry.variant)
+        if model.runtime.name not in entry.golden.tolerance:
+            raise ModelError(
+                f"{entry.variant}: a golden tolerance for {model.runtime.name} is required. Received: none"
+            )
         tolerance = float(entry.golden.tolerance[model.runtime.name])
         actual = _run(model, entry, inputs, expected)
         difference = float(np.abs(actual - expected).max())
@@ -67,5 +71,9 @@ def _refuse_flips(variant: str, actual: np.ndarray, expected: np.ndarray, tolera
         index = int(np.flatnonzero(flipped)[0])
         raise ModelError(
             f"{variant}: the host's answer for golden image {index} is required (scores "
-            f"{np.round(expected[index], 3).tolist()}). Received: {np.round(actual[index], 3).tolist()}"
+            f"{_shown(expected[index])}). Received: {_shown(actual[index])}"
         )
+
+
+def _shown(scores: np.ndarray) -> str:
+    return ", ".join(f"{score:.3f}" for score in scores)

@@ -5,7 +5,7 @@ Exporting once is what makes it quick; `from_keras_model` exports anew for every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,6 @@ import tf_keras as keras
 from liteship.errors import ConversionError
 
 
-class _Servable(tf.Module):  # type: ignore[misc]
-    """Holds the model so that its variables are saved with the function."""
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__()
-        self.model = model
-
-
 def export(model: keras.Model, folder: Path) -> None:
     """Save the model as a SavedModel with one function of batch size 1.
 
@@ -30,15 +22,17 @@ def export(model: keras.Model, folder: Path) -> None:
         model: One input (batch, height, width, channels), one output.
         folder: Made or replaced.
     """
-    module = _Servable(model)
     shape = (1, *model.input_shape[1:])
-    serve = tf.function(
+    module = tf.Module()
+    # Only the variables: a Keras model held here would be saved with a function for each of its layers.
+    module.weights = model.variables
+    module.serve = tf.function(
         lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, "image")]
     )
-    tf.saved_model.save(module, str(folder), signatures=serve)
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
 
 
-def convert(saved_model: Path, quantization: str, calibration: Iterable[np.ndarray]) -> bytes:
+def convert(saved_model: Path, quantization: str, calibration: Sequence[np.ndarray]) -> bytes:
     """Convert a SavedModel.
 
     Args:
@@ -51,8 +45,13 @@ def convert(saved_model: Path, quantization: str, calibration: Iterable[np.ndarr
         The content of a .tflite file.
 
     Raises:
-        ConversionError: the converter refuses the model.
+        ConversionError: the converter refuses the model, or int8 has no calibration (it would take any range).
     """
+    if quantization == "int8" and not len(calibration):
+        raise ConversionError(
+            "int8: calibration images are required. Received: none.",
+            "Training images that are validation images too do not count.",
+        )
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if quantization != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

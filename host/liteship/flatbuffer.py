@@ -32,7 +32,7 @@ _DTYPES = {
     schema.TensorType.INT64: "int64",
 }
 # What reading past the end or into nonsense raises in the generated reader.
-_MALFORMED = (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError, OverflowError, MemoryError)
+_MALFORMED = (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ def _kernels(model: Any, graph: Any, nodes: list[Any]) -> Iterator[Any]:
         if _operator(model, node)[0] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             continue
         index = int(node.Inputs(1))
-        while index in producers and _operator(model, producers[index])[0] in ("DEQUANTIZE", "DENSIFY"):
-            index = int(producers[index].Inputs(0))
+        for wrapping in ("DEQUANTIZE", "DENSIFY"):
+            if index in producers and _operator(model, producers[index])[0] == wrapping:
+                index = int(producers[index].Inputs(0))
         tensor = graph.Tensors(index)
         if index not in seen and model.Buffers(tensor.Buffer()).DataLength():
             seen.add(index)

@@ -40,7 +40,8 @@ _NOT_NEEDED = (
     "numpy/_core/include",
     "numpy/core/include",
 )
-_NOT_NEEDED_NAMES = ("tests", "__pycache__")
+# RECORD has hashes of scripts that name the host's interpreter: with it no two hosts would pack the same bytes.
+_NOT_NEEDED_NAMES = ("tests", "__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 _NOT_NEEDED_SUFFIXES = (".pyi", ".a", ".h")
 
 
@@ -236,10 +237,12 @@ def _trim(site: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     for path in sorted(site.rglob("*")):
-        if path.name in _NOT_NEEDED_NAMES and path.is_dir():
+        if not path.exists() or (path.name not in _NOT_NEEDED_NAMES and path.suffix not in _NOT_NEEDED_SUFFIXES):
+            continue
+        if path.is_dir():
             shutil.rmtree(path)
-        elif path.suffix in _NOT_NEEDED_SUFFIXES:
-            path.unlink(missing_ok=True)
+        else:
+            path.unlink()
 
 
 def _pack(site: Path, path: Path) -> None:

@@ -183,6 +183,7 @@ class _Study:
         model, history = self._train(state) if variant.pruning == "none" else self._prune(variant, state)
         temporary = path.with_name(f".{variant.model}.tmp.keras")
         model.save(temporary)
+        _sidecar(path).unlink(missing_ok=True)  # the key of older weights must never stand beside these
         os.replace(temporary, path)
         _write_key(path, key, history=history)
         shutil.rmtree(state, ignore_errors=True)
@@ -217,7 +218,8 @@ class _Study:
     def _entry(self, variant: Variant) -> ManifestEntry:
         """The manifest entry of a variant; its files are made when they are not there."""
         path = self.folder / "artefacts" / f"{variant.name}.tflite"
-        key = _key([self._model_key(variant), variant.quantization, self.recipe.calibration.count])
+        calibration = self.recipe.calibration.count if variant.quantization == "int8" else None
+        key = _key([self._model_key(variant), variant.quantization, calibration])
         if _read_key(path) == key:
             entry: ManifestEntry = from_json(ManifestEntry, _read_sidecar(path)["entry"], str(path))
             if _file_sha256(path) == entry.sha256 and self._golden_path(entry.golden.sha256).exists():
@@ -304,9 +306,9 @@ class _Study:
         return self.folder / "golden" / f"{sha256}.npz"
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Exports, and what an earlier version of the recipe made."""
-        for path in (self.folder / "keras").glob(".*-saved"):
-            shutil.rmtree(path)
+        """Exports, unfinished training, and what an earlier version of the recipe made."""
+        for path in (self.folder / "keras").glob(".*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         variants = {entry.variant for entry in manifest.entries}
         goldens = {entry.golden.sha256 for entry in manifest.entries}
         for path in (self.folder / "artefacts").iterdir():

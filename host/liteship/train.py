@@ -1,13 +1,13 @@
 """Fit a model epoch by epoch, keep its best epoch, and go on after an interruption as if there had been none.
 
 Every epoch is one call of `fit` on batches that depend only on seed and epoch; after each, weights and optimizer state
-go to disk. With deterministic kernels the same recipe, data and machine give the same weights, interrupted or not.
+go to disk, and a phase that is done is not done again. With deterministic kernels the same recipe, data and machine
+give the same weights, interrupted or not.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from liteship.recipe import TrainSettings
 from liteship_agent.preprocess import to_tensor
 from liteship_agent.records import write_atomic
 
+_BEST = "best.npz"
 _SMALLEST_CROP = 0.7
 _PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_LEAST = 3, 0.5, 1e-5
 
@@ -134,7 +135,7 @@ def fit(
         model: Trained in place.
         images: Both splits.
         plan: What to do.
-        folder: Where state and weights are kept while it is not finished; removed at the end.
+        folder: Where state and weights are kept; the caller removes it when nothing is left to go on with.
         say: Progress.
         callbacks: More callbacks, such as pruning steps.
 
@@ -159,11 +160,10 @@ def fit(
                 model.optimizer.learning_rate.assign(state.learning_rate)
             fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[*callbacks, steps])
             _finish_epoch(model, images, plan, state, fitted.history, folder)
-            checkpoint.write(str(folder / f"epoch-{state.epoch}"))
-            write_atomic(folder / "state.json", json.dumps(asdict(state)).encode())
+            _save(checkpoint, state, folder)
             _say_epoch(say, plan, state)
-    model.load_weights(str(folder / "best.weights.h5"))
-    shutil.rmtree(folder)
+    with np.load(folder / _BEST) as best:
+        model.set_weights([best[name] for name in best.files])
     return state.history
 
 
@@ -189,6 +189,14 @@ def _compile(model: keras.Model, plan: Fit, images: Images) -> None:
 
 def _step_count(images: Images, plan: Fit) -> int:
     return -(-len(images.train) // plan.batch_size)
+
+
+def _save(checkpoint: tf.train.Checkpoint, state: FitState, folder: Path) -> None:
+    """Write the state after an epoch, then remove that of the epoch before."""
+    checkpoint.write(str(folder / f"epoch-{state.epoch}"))
+    write_atomic(folder / "state.json", json.dumps(asdict(state)).encode())
+    for path in folder.glob(f"epoch-{state.epoch - 1}.*"):
+        path.unlink()
 
 
 def _restore(checkpoint: tf.train.Checkpoint, folder: Path, plan: Fit) -> FitState:
@@ -224,7 +232,7 @@ def _stands_still(accuracies: Sequence[float]) -> bool:
 def _keep_best(model: keras.Model, state: FitState, accuracy: float, folder: Path) -> None:
     if accuracy > state.best_accuracy:
         state.best_accuracy, state.best_epoch = accuracy, state.epoch
-        model.save_weights(str(folder / "best.weights.h5"))
+        np.savez(folder / _BEST, *model.get_weights())  # Keras' own file would not load where metrics came later
 
 
 def _say_epoch(say: Reporter, plan: Fit, state: FitState) -> None:

@@ -51,7 +51,7 @@ def prune(
     wrapped = tfmot.sparsity.keras.prune_low_magnitude(_copy(model), pruning_schedule=schedule)
     freeze_batch_norm(wrapped, False)  # weights that vanish change the statistics of all that follows
     steps_per_epoch = steps // plan.epochs
-    plan = replace(plan, first_eligible_epoch=end_step // steps_per_epoch + 1)
+    plan = replace(plan, first_eligible_epoch=-(-end_step // steps_per_epoch))
     history = fit(wrapped, images, plan, folder, say, [tfmot.sparsity.keras.UpdatePruningStep()])
     return tfmot.sparsity.keras.strip_pruning(wrapped), history
 

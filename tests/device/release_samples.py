@@ -1,0 +1,217 @@
+"""A liteship folder as a deploy leaves it: one release of tiny real models, twelve images, this Python's packages."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+import cv2
+import numpy as np
+
+from liteship_agent.job import Job, Tier
+from liteship_agent.manifest import (
+    Golden,
+    HostAccuracy,
+    InputContract,
+    Lineage,
+    Manifest,
+    ManifestEntry,
+    OutputContract,
+    SparseVerdict,
+    ValidationImage,
+    ValidationSet,
+)
+from liteship_agent.postprocess import to_scores
+from liteship_agent.preprocess import preprocess
+from liteship_agent.records import dumps, write_record
+from liteship_agent.release import (
+    AGENT,
+    MANIFEST,
+    VALIDATION,
+    InstalledRelease,
+    Release,
+    ReleaseFile,
+    ReleaseRuntime,
+    artefact_path,
+    golden_path,
+)
+from liteship_agent.runtime import Model
+from tflite_samples import color_classifier, color_contracts
+
+LABELS = ("red", "green", "blue")
+IMAGES_PER_CLASS = 4
+RUNTIME = "site"
+TIER = Tier("test", 2, 4, 0.0, 5.0)
+
+
+def sha(content: bytes | str) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def photograph(label: int, index: int = 0) -> np.ndarray:
+    """Blue, green, red noise, brightest in the label's channel; uint8, shape (12, 10 + index, 3)."""
+    pixels = np.random.default_rng([label, index]).integers(0, 60, (12, 10 + index, 3), np.uint8)
+    pixels[..., 2 - label] += 190
+    return pixels
+
+
+def encode(pixels: np.ndarray, extension: str = ".png") -> bytes:
+    done, content = cv2.imencode(extension, pixels)
+    assert done
+    return content.tobytes()
+
+
+def photographs() -> list[tuple[str, int, bytes]]:
+    """Path, label and file of the validation images; the first "red" one is green in truth, so that one is wrong."""
+    found = []
+    for label, name in enumerate(LABELS):
+        for index in range(IMAGES_PER_CLASS):
+            shown = 1 if (label, index) == (0, 0) else label
+            found.append((f"{name}/{index}.png", label, encode(photograph(shown, index))))
+    return found
+
+
+def pack(files: Sequence[tuple[str, int, bytes]]) -> tuple[bytes, ValidationSet]:
+    """Files one after the other with gaps between, as a tar has them, and their index."""
+    content, images = b"", []
+    for path, label, data in files:
+        content += b"\0" * 512
+        images.append(ValidationImage(path, label, len(content), len(data)))
+        content += data
+    return content, ValidationSet(sha(content), len(content), tuple(images))
+
+
+def golden_inputs(contract: InputContract) -> np.ndarray:
+    """The input tensors of one image per label."""
+    return np.concatenate([preprocess(photograph(label), contract) for label in range(len(LABELS))])
+
+
+def golden_scores(artefact: bytes, inputs: np.ndarray, contract: OutputContract) -> np.ndarray:
+    """What this computer answers to golden inputs."""
+    model = Model(artefact, 1, "golden")
+    return np.concatenate([to_scores(model.run(inputs[i : i + 1]), contract) for i in range(len(inputs))])
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One artefact of a sample release.
+
+    Args:
+        content: Bytes of its manifest entry.
+        installed: Bytes on the disk, where they are others.
+        sent: False for one that the manifest names and the release does not have.
+        inputs, scores: Golden ones; the host's own answers where there are none.
+    """
+
+    content: bytes
+    input: InputContract
+    output: OutputContract
+    installed: bytes | None = None
+    sent: bool = True
+    inputs: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    tolerance: float = 1e-3
+
+
+def good_artefact(dtype: str = "float32") -> Artefact:
+    """A classifier that is right about every photograph."""
+    return Artefact(color_classifier(dtype=dtype), *color_contracts(dtype=dtype))
+
+
+def install(
+    folder: Path,
+    artefacts: Mapping[str, Artefact],
+    files: Sequence[tuple[str, int, bytes]] | None = None,
+    agent: bytes = b"",
+) -> InstalledRelease:
+    """Make a release of artefacts by variant; the first is the baseline."""
+    archive, validation = pack(photographs() if files is None else files)
+    contents = {VALIDATION: archive, AGENT: agent}
+    entries = []
+    for variant, artefact in artefacts.items():
+        golden = _golden(artefact)
+        entries.append(_entry(variant, artefact, sha(golden)))
+        if artefact.sent:
+            contents[golden_path(sha(golden))] = golden
+            contents[artefact_path(variant)] = artefact.content if artefact.installed is None else artefact.installed
+    manifest = Manifest(Manifest.SCHEMA_VERSION, "sample", LABELS, tuple(entries), (), validation)
+    contents[MANIFEST] = dumps(manifest)
+    release = Release(
+        schema_version=Release.SCHEMA_VERSION,
+        study="sample",
+        runtimes=(ReleaseRuntime(RUNTIME, sha(RUNTIME)),),
+        files=tuple(ReleaseFile(path, sha(content)) for path, content in contents.items()),
+    )
+    installed = InstalledRelease(folder, release.release_id())
+    for path, content in contents.items():
+        (installed.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (installed.path / path).write_bytes(content)
+    write_record(release, installed.path / "release.json")
+    (folder / "runtimes").mkdir()
+    (folder / "runtimes" / RUNTIME).symlink_to(sysconfig.get_path("platlib"))
+    return installed
+
+
+def _golden(artefact: Artefact) -> bytes:
+    inputs = golden_inputs(artefact.input) if artefact.inputs is None else artefact.inputs
+    scores = artefact.scores
+    if scores is None:
+        scores = golden_scores(color_classifier(), golden_inputs(color_contracts()[0]), OutputContract("softmax"))
+    buffer = io.BytesIO()
+    np.savez(buffer, inputs=inputs, scores=scores)
+    return buffer.getvalue()
+
+
+def _entry(variant: str, artefact: Artefact, golden_sha256: str) -> ManifestEntry:
+    tolerance = {"ai-edge-litert": artefact.tolerance, "tflite-runtime": artefact.tolerance}
+    return ManifestEntry(
+        variant=variant,
+        sha256=sha(artefact.content),
+        size_bytes=len(artefact.content),
+        gzip_bytes=len(artefact.content),
+        requested_sparsity=0.0,
+        achieved_sparsity=0.0,
+        sparsity_by_layer=(),
+        parameters=9,
+        multiply_adds=9,
+        operators=(),
+        minimum_runtime=None,
+        sparse_verdict=SparseVerdict(False, "no convolution"),
+        input=artefact.input,
+        output=artefact.output,
+        calibration=None,
+        host_accuracy=HostAccuracy(11, 12, "ai-edge-litert 2.3.0"),
+        golden=Golden(golden_sha256, tolerance),
+        lineage=Lineage(sha("recipe"), sha("data"), None, 0, {}),
+    )
+
+
+def make_job(release: InstalledRelease, **changes: object) -> Job:
+    """A job on every artefact of a release's manifest."""
+    job = Job(
+        schema_version=Job.SCHEMA_VERSION,
+        job_id="20261122-101500-0123456789ab",
+        target="board",
+        release_id=release.release_id,
+        tier=TIER,
+        threads=1,
+        runtime=RUNTIME,
+        artefacts=tuple(entry.sha256 for entry in release.manifest().entries),
+    )
+    return replace(job, **changes)
+
+
+def hold_lock(folder: Path, job_id: str) -> TextIO:
+    """Hold the target as a job of that id does."""
+    file = open(folder / "lock", "w")  # noqa: SIM115 (held until it is closed)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(f"{os.getpid()} {job_id}\n")
+    file.flush()
+    return file

@@ -1,0 +1,273 @@
+"""The whole way on this computer: recipe, study, release over SSH, job, report, table, and each step on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liteship.targets import Target, add_target
+
+RECIPE = """
+schema_version = 1
+name = "tiny"
+[data]
+source = "digits"
+[model]
+architecture = "mobilenet_v2"
+alpha = 0.35
+input = [32, 32]
+[train]
+head_epochs = 0
+epochs = 1
+learning_rate = 3e-3
+[[compress]]
+pruning = "none"
+quantization = ["none", "dynamic", "int8"]
+[[compress]]
+pruning = "magnitude"
+sparsity = [0.5]
+epochs = 1
+quantization = ["none"]
+"""
+VARIANTS = ["none-none", "none-dynamic", "none-int8", "magnitude50-none"]
+LITESHIP = str(Path(sys.executable).with_name("liteship"))
+
+Liteship = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("way with space and ü")
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def liteship(folder: Path) -> Liteship:
+    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            [LITESHIP, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == code, ended.stderr[-2000:]
+        return ended
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def table(liteship: Liteship, folder: Path) -> dict[str, Any]:
+    """The first run, from nothing; it is interrupted while it trains and run again."""
+    process = start(folder, "run", "tiny.toml", "--limit", "120")
+    wait_for(lambda: any((folder / "models/tiny/keras").glob(".none-*")), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    ended = liteship("run", "tiny.toml", "--limit", "120", "--json")
+    parsed: dict[str, Any] = json.loads(ended.stdout)
+    return parsed
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of the tests, with one cache of runtimes for all of them and without options."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LITESHIP_")}
+    return {**kept, "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [LITESHIP, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, "it ended before it could be interrupted"
+        time.sleep(0.05)
+
+
+def journal_blocks(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return [event for event in events if event["event"] == "block"]
+
+
+def test_run_prints_a_row_for_every_variant(table: dict[str, Any]) -> None:
+    assert [row["variant"] for row in table["rows"]] == VARIANTS
+    assert [row["status"] for row in table["rows"]] == ["ok"] * 4
+    assert all(row["queries"] >= 64 and row["p90_ns"] >= row["median_ns"] > 0 for row in table["rows"])
+
+
+def test_float_accuracy_on_the_target_is_that_of_the_host(table: dict[str, Any]) -> None:
+    baseline = table["rows"][0]
+    assert baseline["image_count"] == 120
+    assert abs(baseline["target_accuracy_ratio"] - baseline["host_accuracy_ratio"]) <= 1 / 120
+
+
+def test_size_accuracy_and_latency_share_one_sha256(table: dict[str, Any], folder: Path) -> None:
+    manifest = json.loads((folder / "models/tiny/manifest.json").read_text())
+    (report_path,) = (folder / "models/tiny/reports/loopback").glob("*.json")
+    report = json.loads(report_path.read_text())
+    for row, entry in zip(table["rows"], manifest["entries"]):
+        content = (folder / f"models/tiny/artefacts/{row['variant']}.tflite").read_bytes()
+        assert row["sha256"] == entry["sha256"]
+        assert row["size_bytes"] == len(content)
+    assert {block["artefact"] for block in report["blocks"]} == {row["sha256"] for row in table["rows"]}
+    assert {scores["artefact"] for scores in report["accuracy"]} == {row["sha256"] for row in table["rows"]}
+
+
+def test_every_block_ran_in_order_with_its_neighbours(table: dict[str, Any], folder: Path) -> None:
+    (report_path,) = (folder / "models/tiny/reports/loopback").glob("*.json")
+    blocks = json.loads(report_path.read_text())["blocks"]
+    rounds = [[block["artefact"] for block in blocks if block["round_index"] == index] for index in range(5)]
+    assert all(sorted(order) == sorted(rounds[0]) for order in rounds)
+    assert rounds[1] == rounds[0][::-1]
+    assert rounds[3] == rounds[2][::-1]
+
+
+def test_agent_log_names_images_latency_and_accuracy(table: dict[str, Any], folder: Path) -> None:
+    (log,) = (folder / ".liteship/loopback/jobs").glob("*/log.txt")
+    text = log.read_text()
+    assert text.count("Found 120 images belonging to 10 classes.") == 4
+    assert text.count("Performance: ") == text.count(" ms/image") == text.count("Accuracy: ") == 4
+
+
+def test_second_deploy_sends_no_blob(table: dict[str, Any], liteship: Liteship) -> None:
+    answer = json.loads(liteship("deploy", "--json").stdout)
+    assert (answer["bytes_sent"], answer["blobs_sent"], answer["activated"]) == (0, 0, False)
+    assert answer["bytes_skipped"] > 0
+    assert answer["round_trips"] == 2
+
+
+def test_report_has_four_forms(table: dict[str, Any], liteship: Liteship) -> None:
+    assert "none-int8" in liteship("report").stdout
+    assert liteship("report", "--format", "markdown").stdout.count("\n| ") >= 4
+    assert liteship("report", "--format", "csv").stdout.startswith("target,job_id,variant,")
+    assert len(json.loads(liteship("report", "--json").stdout)["rows"]) == 4
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 11), reason="not run: tflite-runtime has no wheel for this Python")
+def test_model_that_the_runtime_lacks_is_refused_before_it_is_sent(table: dict[str, Any], liteship: Liteship) -> None:
+    deployed = json.loads(liteship("deploy", "--runtime", "tflite-runtime", "--json").stdout)
+    dynamic = table["rows"][1]
+    assert list(deployed["refused"]) == [dynamic["sha256"]]
+    assert "FULLY_CONNECTED version 12" in deployed["refused"][dynamic["sha256"]]
+    rows = json.loads(liteship("bench", "--runtime", "tflite-runtime", "--json").stdout)["rows"]
+    statuses = {row["variant"]: row["status"] for row in rows}
+    assert statuses.pop("none-dynamic").startswith("refused: tflite-runtime==2.14.0 lacks FULLY_CONNECTED version 12")
+    assert set(statuses.values()) == {"ok"}
+    assert {row["runtime"] for row in rows if row["status"] == "ok"} == {"tflite-runtime"}
+
+
+def test_interrupted_run_goes_on_where_it_stopped(table: dict[str, Any], liteship: Liteship, folder: Path) -> None:
+    jobs = folder / ".liteship/loopback/jobs"
+    known = set(jobs.iterdir())
+    made = {path: path.stat().st_mtime_ns for path in (folder / "models/tiny").glob("*/*.tflite")}
+    process = start(folder, "bench", "--limit", "60")
+
+    def some_blocks() -> bool:
+        return any(len(journal_blocks(job / "journal.jsonl")) >= 3 for job in set(jobs.iterdir()) - known)
+
+    wait_for(some_blocks, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "the same command goes on from" in errors
+    (job,) = set(jobs.iterdir()) - known
+    first = journal_blocks(job / "journal.jsonl")
+    assert not (job / "report.json").exists()
+
+    ended = liteship("bench", "--json", "--limit", "60")
+    assert json.loads(ended.stdout)["job"]["job_id"] == job.name
+    assert f"going on with job {job.name}" in ended.stderr
+    blocks = journal_blocks(job / "journal.jsonl")
+    assert blocks[: len(first)] == first
+    assert len(blocks) == 4 * 5
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+@pytest.fixture
+def board(sshd: Target, folder: Path) -> Callable[..., Target]:
+    """Writes a target of a real sshd, with changes, into targets.toml."""
+
+    def add(**changes: str) -> Target:
+        target = sshd.model_copy(update={"folder": str(folder / "board"), **changes})
+        add_target(folder / "targets.toml", target)
+        return target
+
+    return add
+
+
+def python_that_says(folder: Path, **changes: Any) -> str:
+    """A program that answers every probe as another interpreter would."""
+    probe = {
+        "event": "done",
+        "python_version": "3.11.2",
+        "machine": "aarch64",
+        "word_bits": 64,
+        "libc": ["glibc", "2.36"],
+        **changes,
+    }
+    script = folder / f"python-{len(list(folder.glob('python-*')))}"
+    script.write_text(f"#!/bin/sh\nprintf '\\036liteship %s\\n' '{json.dumps(probe)}'\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_board_gets_the_release_over_openssh(
+    table: dict[str, Any], liteship: Liteship, folder: Path, board: Callable[..., Target]
+) -> None:
+    board()
+    first = json.loads(liteship("deploy", "--target", "board", "--json").stdout)
+    assert first["activated"]
+    assert first["blobs_sent"] > 0
+    assert (folder / "board" / "current").resolve().name == first["release"]
+    second = json.loads(liteship("deploy", "--target", "board", "--json").stdout)
+    assert (second["bytes_sent"], second["activated"]) == (0, False)
+    assert "ai-edge-litert" in liteship("doctor", "--target", "board").stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"host_key_sha256": "SHA256:" + "A" * 43}, "host key"),
+        ({"user": "nobody-here"}, "nobody-here@127.0.0.1"),
+        ({"python": "no-such-python"}, "no-such-python"),
+        ({"probe": {"python_version": "3.8.10"}}, "Received: Python 3.8, 64-bit aarch64, glibc 2.36"),
+        ({"probe": {"machine": "armv7l", "word_bits": 32}}, "Received: Python 3.11, 32-bit armv7l"),
+        ({"probe": {"libc": None}}, "no glibc"),
+    ],
+)
+def test_target_that_cannot_serve_is_refused_in_one_line(
+    table: dict[str, Any],
+    liteship: Liteship,
+    folder: Path,
+    board: Callable[..., Target],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    probe = changes.get("probe")
+    board(**({"python": python_that_says(folder, **probe)} if probe else changes))
+    ended = liteship("deploy", "--target", "board", code=5)
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert ended.stdout == ""
+
+
+def test_unknown_target_names_the_command_that_adds_it(liteship: Liteship) -> None:
+    ended = liteship("deploy", "--target", "pi", code=2)
+    assert "liteship targets add pi --host raspberrypi.local --user pi" in ended.stderr
