@@ -102,13 +102,20 @@ def write_site(site: Path) -> None:
         "numpy/linalg/tests/test_linalg.py",
         "numpy/core/include/header.h",
         "numpy/core/lib/libmath.a",
+        "numpy-2.4.0.dist-info/METADATA",
+        "numpy-2.4.0.dist-info/RECORD",
     ):
         path = site / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
 
 
-KEPT = ["ai_edge_litert/_wrapper.so", "ai_edge_litert/interpreter.py", "numpy/__init__.py"]
+KEPT = [
+    "ai_edge_litert/_wrapper.so",
+    "ai_edge_litert/interpreter.py",
+    "numpy/__init__.py",
+    "numpy-2.4.0.dist-info/METADATA",
+]
 
 
 @pytest.fixture
