@@ -107,6 +107,22 @@ class Interpreter:
         return f"Python {self.version[0]}.{self.version[1]}, {self.word_bits}-bit {self.machine}, {libc}"
 
 
+def named_runtimes(wanted: str) -> list[Runtime]:
+    """The runtimes that a name may mean, in order of preference.
+
+    Args:
+        wanted: "auto", a name, or name==version.
+
+    Raises:
+        UsageError: no runtime of that name is known.
+    """
+    named = [runtime for runtime in RUNTIMES if wanted in (AUTO, runtime.name, runtime.requirement)]
+    if not named:
+        known = ", ".join(dict.fromkeys([AUTO, *(r.name for r in RUNTIMES), *(r.requirement for r in RUNTIMES)]))
+        raise UsageError(f"A runtime of {known} is required. Received: {wanted}.")
+    return named
+
+
 def choose_runtime(interpreter: Interpreter, wanted: str) -> Runtime:
     """The runtime for a target.
 
@@ -118,10 +134,7 @@ def choose_runtime(interpreter: Interpreter, wanted: str) -> Runtime:
         UsageError: no runtime of that name is known.
         LinkError: none fits the target.
     """
-    named = [runtime for runtime in RUNTIMES if wanted in (AUTO, runtime.name, runtime.requirement)]
-    if not named:
-        known = ", ".join(dict.fromkeys([AUTO, *(r.name for r in RUNTIMES), *(r.requirement for r in RUNTIMES)]))
-        raise UsageError(f"A runtime of {known} is required. Received: {wanted}.")
+    named = named_runtimes(wanted)
     if interpreter.word_bits != 64 or interpreter.machine not in _MACHINES:
         raise LinkError(
             f"A 64-bit Python for {' or '.join(_MACHINES)} is required on the target. "

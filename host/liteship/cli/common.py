@@ -15,9 +15,12 @@ import typer
 from rich.console import Console
 
 from liteship.cli.targets import dialogue
+from liteship.errors import UsageError
 from liteship.progress import Reporter
+from liteship.provision import AUTO, named_runtimes
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK, Target, find_target
+from liteship.targets import LOOPBACK, find_target
+from liteship_agent.job import TIERS
 
 MODELS = Path("models")
 DEMO_RECIPE = Path("benchmarks/demo.toml")
@@ -61,9 +64,17 @@ def open_connection(name: str) -> Iterator[Connection]:
             yield connection
 
 
-def check_target(name: str) -> Target:
-    """Fail now, before long work, if there is no such target."""
-    return find_target(name, ask=dialogue())
+def check_options(target: str, runtime: str | None, tier: str | None = None) -> None:
+    """Fail now, before long work, if there is no such target, runtime or tier.
+
+    Raises:
+        TargetError: unknown target, and nobody to ask.
+        UsageError: unknown runtime or tier.
+    """
+    find_target(target, ask=dialogue())
+    named_runtimes(runtime or AUTO)
+    if tier is not None and tier not in TIERS:
+        raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from liteship.cli.common import JsonOption, open_connection, print_json
+from liteship.cli.common import JsonOption, check_options, open_connection, print_json
 from liteship.doctor import Check, check_host, check_target
 from liteship.errors import LiteshipError
 from liteship.targets import LOOPBACK
@@ -20,6 +20,8 @@ def doctor_command(
     as_json: JsonOption = False,
 ) -> None:
     """Check this computer, and a target, for everything that liteship needs."""
+    if target is not None:
+        check_options(target, None)
     checks = check_host()
     if target is not None:
         checks += _check_target(target)

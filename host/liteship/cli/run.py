@@ -19,7 +19,7 @@ from liteship.cli.common import (
     TargetOption,
     ThreadsOption,
     TierOption,
-    check_target,
+    check_options,
     open_connection,
     print_json,
     quiet_tensorflow,
@@ -35,7 +35,6 @@ from liteship.report.rows import build_header, build_rows
 from liteship.report.store import load_report
 from liteship.report.table import render_csv, render_json, render_markdown, render_terminal
 from liteship.targets import LOOPBACK
-from liteship_agent.job import TIERS
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 
@@ -69,7 +68,7 @@ def run_command(
 
     Steps that are done already are not done again; after an interruption the same command goes on.
     """
-    check_target(target)
+    check_options(target, runtime, tier)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
     manifest = _build(settings, limit, skip_corrupt)
     report = _measure(MODELS / settings.name, manifest, target, runtime, settings.bench.tier, threads, None)
@@ -83,7 +82,7 @@ def deploy_command(
     as_json: JsonOption = False,
 ) -> None:
     """Make a study the active release of a target: only what it lacks is sent, verified there, and switched to."""
-    check_target(target)
+    check_options(target, runtime)
     folder, manifest = _open_study(study)
     with open_connection(target) as connection:
         deployment = _deploy(connection, folder, manifest, runtime)
@@ -107,7 +106,7 @@ def bench_command(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study on a target and print the comparison table; what is not deployed yet is deployed first."""
-    check_target(target)
+    check_options(target, runtime, tier)
     folder, manifest = _open_study(study)
     report = _measure(folder, manifest, target, runtime, tier or "rapid", threads, limit)
     _print_report(manifest, report, "json" if as_json else "terminal")
@@ -169,8 +168,6 @@ def _measure(
     threads: int | None,
     limit: int | None,
 ) -> Report:
-    if tier not in TIERS:
-        raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
     with open_connection(target) as connection:
         deployment = _deploy(connection, folder, manifest, runtime)
         return bench(

@@ -109,8 +109,10 @@ def ask_target(name: str) -> Target:
     """Ask for everything that a new target needs, and whether to trust its host key."""
     known = ", ".join([LOOPBACK, *load_targets(TARGETS_FILE)])
     typer.echo(f"{name} is not a known target ({known}). To add it:", err=True)
-    given = {
-        "host": typer.prompt("Host", default="raspberrypi.local", err=True),
+    address = typer.prompt("Host", default="raspberrypi.local", err=True)
+    host, colon, port = address.partition(":")
+    given: dict[str, Any] = {
+        **({"host": host, "port": int(port)} if colon and port.isdecimal() else {"host": address}),
         "user": typer.prompt("User", default=_default_user(), err=True),
         "identity_file": typer.prompt("Key file (empty: the ssh agent)", default=_default_key(), err=True) or None,
     }
