@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tomllib
 
 from liteship.data import Dataset, find_images
 from liteship.errors import ConversionError
