@@ -30,6 +30,7 @@ from liteship_agent.schedule import block_order, queries_per_block
 from liteship_agent.system import environment
 
 _POLL_SECONDS = 0.25
+_STOP = "stop"
 _HEARTBEAT_SECONDS = 15
 _START_SECONDS = 30  # a slow board may need so long to start Python and take the lock
 _LOCK_ATTEMPTS = 5
@@ -37,8 +38,17 @@ _LOCK_ATTEMPTS = 5
 
 def agent_command(runtime: Path, *arguments: str) -> List[str]:
     """Command line of another process of this agent, with a runtime's site folder on its path."""
-    archive = Path(liteship_agent.__file__).parents[1]
-    return [sys.executable, "-I", "-S", "-B", str(archive), "--runtime", str(runtime), *arguments]
+    return [*_python_with_agent(), "--runtime", str(runtime), *arguments]
+
+
+def _python_with_agent() -> List[str]:
+    """An isolated interpreter that runs this agent: the archive of a release, or the installed package."""
+    isolated = [sys.executable, "-I", "-S", "-B"]
+    place = Path(liteship_agent.__file__).parents[1]
+    if place.is_file():
+        return [*isolated, str(place)]
+    program = f"import runpy, sys; sys.path.insert(0, {str(place)!r}); runpy.run_module('liteship_agent')"
+    return [*isolated, "-c", program]
 
 
 # --- the folder of a job ---
@@ -80,10 +90,10 @@ def start(folder: Path, job: Job) -> Job:
     path = job_folder(folder, job.job_id)
     path.mkdir(parents=True, exist_ok=True)
     write_record(job, path / "job.json")
+    (path / _STOP).unlink(missing_ok=True)
     with open(path / "log.txt", "ab") as log:
-        archive = Path(liteship_agent.__file__).parents[1]
         subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(archive), "run-job", "--folder", str(folder), "--job", job.job_id],
+            [*_python_with_agent(), "run-job", "--folder", str(folder), "--job", job.job_id],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -133,7 +143,10 @@ def _summary(event: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def stop(folder: Path, job_id: str) -> None:
-    """End a running job and its worker; what is journaled stays."""
+    """End a job and its worker, or keep it from starting; what is journaled stays."""
+    path = job_folder(folder, job_id)
+    if path.exists():
+        (path / _STOP).touch()
     if lock_holder(folder) != job_id:
         return
     pid = int((folder / "lock").read_text().split()[0])
@@ -187,6 +200,8 @@ def run_job(folder: Path, job_id: str) -> None:
     path = job_folder(folder, job_id)
     job = read_record(Job, path / "job.json")
     with _acquire_lock(folder, job_id):
+        if (path / _STOP).exists():
+            raise AgentError("stopped before it began")
         release = InstalledRelease(folder, job.release_id)
         manifest = release.manifest()
         record = _Recorder(path / "journal.jsonl")
@@ -285,7 +300,10 @@ def _run_block(release: InstalledRelease, job: Job, sha256: str, round_index: in
         return {"reason": f"no result after {job.block_timeout_seconds:.0f} s"}
     if ended.returncode:
         return {"reason": _reason(ended.returncode, ended.stderr)}
-    result: Dict[str, Any] = json.loads(ended.stdout)
+    try:
+        result: Dict[str, Any] = json.loads(ended.stdout)
+    except ValueError:
+        return {"reason": "the worker answered with something else than a result"}
     return result
 
 

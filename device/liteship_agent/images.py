@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def selected_images(manifest: Manifest, limit: Optional[int]) -> Tuple[ValidationImage, ...]:
-    """The validation images of a job: all of them, or `limit` spread evenly over the set so that every class is met."""
+    """The validation images of a job: all of them, or `limit` spread evenly over the set, which is sorted by class."""
     images = manifest.validation.images
     if limit is None or limit >= len(images):
         return images

@@ -14,7 +14,8 @@ import numpy as np
 from liteship_agent.errors import ImageError
 from liteship_agent.manifest import InputContract
 
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_JPEG_START, _JPEG_END = b"\xff\xd8", 0xD9
+_JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # TEM, RST0 to RST7, SOI
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
@@ -47,13 +48,34 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 def _is_truncated(data: bytes) -> bool:
     if data.startswith(_JPEG_START):
-        # Compressed data never holds an end marker, but a thumbnail before the first scan may.
-        return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data
+        return not _jpeg_ends(data)
     if data.startswith(_PNG_START):
         return _PNG_END not in data
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return False
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the image's own end marker is there: not that of a thumbnail in a segment, nor one in what follows it.
+
+    Source: ITU-T T.81, B.1.1: a segment tells its length; compressed data goes on until a marker that is neither a
+    stuffed zero nor a restart.
+    """
+    position = 2
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 1 >= len(data):
+            return False
+        marker = data[position + 1]
+        if marker == _JPEG_END:
+            return True
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker == 0 or marker in _JPEG_WITHOUT_LENGTH:
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def resize(image: np.ndarray, contract: InputContract) -> np.ndarray:

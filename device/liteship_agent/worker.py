@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Dict, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from liteship_agent.errors import ModelError
 from liteship_agent.images import load_pixels, pixels_path, read_image, selected_images
 from liteship_agent.manifest import ManifestEntry, ValidationImage
 from liteship_agent.postprocess import to_scores
@@ -71,7 +72,9 @@ def run_block(request: Request) -> Dict[str, Any]:
     cv2.setNumThreads(request.threads)
     release = InstalledRelease(Path(request.folder), request.release_id)
     manifest = release.manifest()
-    (entry,) = [entry for entry in manifest.entries if entry.sha256 == request.artefact]
+    entry = manifest.entry(request.artefact)
+    if entry is None:
+        raise ModelError(f"an artefact of the manifest is required. Received: {request.artefact}")
     images = selected_images(manifest, request.limit)
     pixels = load_pixels(pixels_path(release.folder, manifest, entry.input, request.limit))
     before = readings()
@@ -167,7 +170,11 @@ def _time_end_to_end(
 
 def _scores(model: Model, entry: ManifestEntry, pixels: np.ndarray) -> List[Tuple[float, ...]]:
     """Probabilities of every image, in order."""
-    return [
-        tuple(to_scores(model.run(to_tensor(pixels[index : index + 1], entry.input)), entry.output)[0].tolist())
+    rows = [
+        to_scores(model.run(to_tensor(pixels[index : index + 1], entry.input)), entry.output)
         for index in range(len(pixels))
     ]
+    scores = np.concatenate(rows)
+    if not np.isfinite(scores).all():
+        raise ModelError(f"{entry.variant}: finite scores are required. Received: NaN or infinity")
+    return [tuple(row) for row in scores.tolist()]

@@ -68,6 +68,8 @@ def _backbone(settings: ModelSettings) -> keras.Model:
     shape = (*settings.input, 3)
     source = settings.weights
     keras_weights = "imagenet" if source == "imagenet" else None
+    # Keras reports a failed download as a plain Exception.
+    expected = Exception if source == "imagenet" else (ValueError, OSError)
     try:
         if settings.architecture == "vgg16":
             backbone = keras.applications.VGG16(include_top=False, weights=keras_weights, input_shape=shape)
@@ -77,7 +79,9 @@ def _backbone(settings: ModelSettings) -> keras.Model:
             )
         if source not in ("none", "imagenet"):
             _load_weights(backbone, Path(source))
-    except (ValueError, OSError) as exc:
+    except RecipeError:
+        raise
+    except expected as exc:
         reason = " ".join(str(exc).split())[:200]
         raise RecipeError(
             f"model.weights: weights of {settings.architecture} without top are required. Received: {source}: {reason}",

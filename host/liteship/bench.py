@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liteship.deploy import Deployment
+from liteship.errors import LinkError
 from liteship.progress import Advance, Reporter
 from liteship.remote import Connection
 from liteship_agent.job import TIERS, Job
@@ -54,6 +55,8 @@ def bench(
         artefacts=deployment.artefacts,
         seed=manifest.entries[0].lineage.seed,
         limit=limit,
+        # A block's process start and timing take a minute at most; the first also scores every image.
+        block_timeout_seconds=900.0 + 10.0 * len(manifest.validation.images),
     )
     job = replace(job, job_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{job.key()}")
     blocks = len(job.artefacts) * job.tier.rounds
@@ -62,8 +65,11 @@ def bench(
         try:
             answer = connection.call(agent_command(connection, deployment, "bench"), [dumps(job)], on_event=follower)
         except KeyboardInterrupt:
-            connection.call(agent_command(connection, deployment, "stop", "--job", follower.job.job_id))
-            say.say(f"stopped after {follower.done} of {blocks} blocks; the same command goes on from there")
+            try:
+                connection.call(agent_command(connection, deployment, "stop", "--job", follower.job.job_id))
+                say.say(f"stopped after {follower.done} of {blocks} blocks; the same command goes on from there")
+            except LinkError as exc:
+                say.say(f"the job may still run on {job.target}: {exc}")
             raise
     report = from_json(Report, answer["report"], f"report of {job.target}")
     report = replace(report, extra={**report.extra, "refused": deployment.refused})

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from liteship.errors import ConversionError
+from liteship.errors import ConversionError, DataError
 from liteship.flatbuffer import missing_operators
 from liteship.progress import Reporter
 from liteship.provision import Interpreter, PackedRuntime, choose_runtime, pack_runtime
@@ -34,6 +34,7 @@ from liteship_agent.release import (
 )
 
 _PIECE_BYTES = 1 << 20
+_AGAIN = "Run the recipe again: it makes what is damaged or missing anew."
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,25 @@ class Blob:
     def of_content(cls, content: bytes) -> Blob:
         """A blob of bytes in memory."""
         return cls(hashlib.sha256(content).hexdigest(), len(content), None, content)
+
+    def check(self) -> None:
+        """Make sure that the file still is what the manifest says.
+
+        Raises:
+            ConversionError: a .tflite file that is not.
+            DataError: another file that is not.
+        """
+        if self.path is None:
+            return
+        error = ConversionError if self.path.suffix == ".tflite" else DataError
+        try:
+            with open(self.path, "rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as exc:
+            raise error(f"{self.path}: a readable file is required. Received: {exc.strerror}.", _AGAIN) from exc
+        if actual != self.sha256:
+            required = f"the file that the manifest names ({self.sha256[:12]}) is required"
+            raise error(f"{self.path}: {required}. Received: another one ({actual[:12]}).", _AGAIN)
 
     def read(self, offset: int) -> Iterator[bytes]:
         """Its bytes from an offset, in pieces."""
@@ -134,6 +154,8 @@ def deploy(
     if packed.folder not in probe["runtimes"]:
         blobs[packed.sha256] = Blob(packed.sha256, packed.path.stat().st_size, packed.path)
     missing = [blob for blob in blobs.values() if blob.sha256 not in probe["blobs"]]
+    for blob in missing:
+        blob.check()
     sent, answer = _send(connection, release, missing, packed, probe, say)
     return Deployment(
         target=connection.target.name,
@@ -183,7 +205,8 @@ def _release_files(study: Path, manifest: Manifest, entries: list[ManifestEntry]
         path = artefact_path(entry.variant)
         files[path] = Blob(entry.sha256, entry.size_bytes, study / path)
         golden = study / golden_path(entry.golden.sha256)
-        files[golden_path(entry.golden.sha256)] = Blob(entry.golden.sha256, golden.stat().st_size, golden)
+        size = golden.stat().st_size if golden.exists() else 0
+        files[golden_path(entry.golden.sha256)] = Blob(entry.golden.sha256, size, golden)
     return files
 
 

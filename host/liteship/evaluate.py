@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from liteship_agent.errors import ModelError
 from liteship_agent.manifest import InputContract, OutputContract
 from liteship_agent.postprocess import to_scores
 from liteship_agent.preprocess import to_tensor
@@ -41,12 +42,18 @@ class HostModel:
 
         Returns:
             float32, shape (images, labels).
+
+        Raises:
+            ModelError: a score is NaN or infinite.
         """
         rows = [
             to_scores(self.model.run(to_tensor(pixels[index : index + 1], self.input)), self.output)
             for index in range(len(pixels))
         ]
-        return np.concatenate(rows)
+        scores = np.concatenate(rows)
+        if not np.isfinite(scores).all():
+            raise ModelError(f"{self.model.name}: finite scores are required. Received: NaN or infinity")
+        return scores
 
     def golden(self, pixels: np.ndarray, scores: np.ndarray) -> bytes:
         """An npz file with a few input tensors, spread over the images, and the scores they gave here."""

@@ -148,17 +148,11 @@ class CalibrationSettings(_Section):
     count: _Count = 100
 
 
-class ParitySettings(_Section):
-    """[parity]: the largest drop of accuracy (a ratio) from a Keras model to its .tflite."""
-
-    max_drop: float = Field(0.02, ge=0, le=1, description="a ratio from 0 to 1")
-
-
 class BenchSettings(_Section):
     """[bench]: how long each artefact is timed, with how many threads."""
 
     tier: Literal["rapid", "quick", "normal"] = "rapid"
-    threads: _Count = 1
+    threads: int | None = Field(None, ge=1, le=64, description="1 to 64 threads")
 
 
 class Recipe(_Section):
@@ -175,7 +169,6 @@ class Recipe(_Section):
     train: TrainSettings = TrainSettings()
     compress: tuple[CompressSettings, ...] = Field((), strict=False, description="a list of [[compress]] tables")
     calibration: CalibrationSettings = CalibrationSettings()
-    parity: ParitySettings = ParitySettings()
     bench: BenchSettings = BenchSettings()
 
     @model_validator(mode="after")
@@ -208,7 +201,7 @@ class Recipe(_Section):
         Args:
             data: Replaces data.source.
             weights: Replaces model.weights.
-            epochs: Replaces train.epochs and the epochs of every pruning.
+            epochs: Replaces train.epochs and the epochs of every pruning, and caps train.head_epochs.
             tier: Replaces bench.tier.
 
         Raises:
@@ -219,6 +212,8 @@ class Recipe(_Section):
         for section, key, value in [*overrides, ("train", "epochs", epochs)]:
             if value is not None:
                 values.setdefault(section, {})[key] = value
+        if epochs is not None:
+            values["train"]["head_epochs"] = min(self.train.head_epochs, epochs)
         for compress in values.get("compress", ()):
             if epochs is not None and compress["pruning"] != "none":
                 compress["epochs"] = epochs

@@ -98,7 +98,7 @@ class _Study:
                 entries.append(self._entry(variant))
             except (ConversionError, ModelError) as exc:
                 if not entries:
-                    raise
+                    raise ConversionError(f"A baseline that runs is required. Received: {exc}") from exc
                 self.say.say(f"{variant.name} failed: {exc}")
                 failures.append(Failure(variant.name, "convert", str(exc)))
         manifest = Manifest(
@@ -221,9 +221,9 @@ class _Study:
         calibration = self.recipe.calibration.count if variant.quantization == "int8" else None
         key = _key([self._model_key(variant), variant.quantization, calibration])
         if _read_key(path) == key:
-            entry: ManifestEntry = from_json(ManifestEntry, _read_sidecar(path)["entry"], str(path))
-            if _file_sha256(path) == entry.sha256 and self._golden_path(entry.golden.sha256).exists():
-                return entry
+            made = self._made_entry(path)
+            if made is not None:
+                return made
         model = self._model(variant)
         content = self._convert(model, variant)
         entry = self._describe(model, variant, content)
@@ -235,6 +235,16 @@ class _Study:
             f"{accuracy.correct / accuracy.total:.1%} of {accuracy.total} images"
         )
         return entry
+
+    def _made_entry(self, path: Path) -> ManifestEntry | None:
+        """The entry of an artefact as it was made, or None where one of its files is damaged."""
+        try:
+            entry: ManifestEntry = from_json(ManifestEntry, _read_sidecar(path)["entry"], str(path))
+        except (RecordError, KeyError):
+            return None
+        golden = self._golden_path(entry.golden.sha256)
+        is_whole = _file_sha256(path) == entry.sha256 and golden.exists()
+        return entry if is_whole and _file_sha256(golden) == entry.golden.sha256 else None
 
     def _convert(self, model: keras.Model, variant: Variant) -> bytes:
         saved_model = self.folder / "keras" / f".{variant.model}-saved"

@@ -483,3 +483,22 @@ def test_detached_job_outlives_its_follower_is_stopped_and_goes_on(tmp_path, mon
 
 def test_tier_of_the_samples_divides_into_whole_queries():
     assert TIER.min_queries % TIER.rounds == 0
+
+
+def test_job_that_is_stopped_before_it_holds_the_lock_does_not_begin(board):
+    folder = bench.job_folder(board.folder, board.job.job_id)
+    bench.stop(board.folder, board.job.job_id)
+
+    with pytest.raises(AgentError, match="stopped before it began"):
+        bench.run_job(board.folder, board.job.job_id)
+
+    assert not (folder / "report.json").exists()
+    assert bench.lock_holder(board.folder) is None
+
+
+def test_installed_agent_starts_itself_without_an_archive(tmp_path):
+    command = [*bench.agent_command(tmp_path, "--version")]
+
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stdout.strip()) == (0, liteship_agent.__version__), ended.stderr

@@ -233,3 +233,15 @@ def test_preprocess_adds_the_batch():
     assert tensor.shape == (1, 6, 9, 3)
     assert tensor.dtype == np.float32
     assert np.abs(tensor).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_decode_accepts_whatever_follows_a_whole_jpeg(seed):
+    trailer = np.random.default_rng(seed).bytes(200_000)
+
+    assert (decode(JPEG + trailer, "motion.jpg") == decode(JPEG, "still.jpg")).all()
+
+
+def test_decode_is_not_deceived_by_an_end_marker_that_follows_a_cut():
+    with pytest.raises(ImageError, match="truncated"):
+        decode(with_exif(JPEG[: len(JPEG) // 2], exif(1, JPEG)), "cut.jpg")

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from release_samples import LABELS, RUNTIME, good_artefact, install, photographs, sha
 
@@ -269,3 +270,10 @@ def test_end_to_end_counts_decoding_and_not_reading(clock, monkeypatch):
 
 def test_runtime_folder_of_the_samples_is_this_pythons(release):
     assert (release.runtime(RUNTIME) / "numpy").is_dir()
+
+
+def test_score_that_is_not_a_number_is_a_model_error(release, monkeypatch):
+    monkeypatch.setattr(worker, "to_scores", lambda output, contract: np.full((1, len(LABELS)), np.nan))
+
+    with pytest.raises(ModelError, match="finite scores are required"):
+        run_block(request_for(release, with_scores=True))

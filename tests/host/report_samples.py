@@ -105,13 +105,13 @@ def make_scores(variant: str, wrong: int, image_count: int = IMAGE_COUNT) -> Sco
     return Scores(sha(variant), tuple(row[::-1] if i < wrong else row for i, row in enumerate(right)))
 
 
-def make_job(*variants: str, **changes: Any) -> Job:
+def make_job(*variants: str, rounds: int = 5, **changes: Any) -> Job:
     fields: dict[str, Any] = {
         "schema_version": 1,
         "job_id": "20261122T101500Z-0123456789ab",
         "release_id": "0123456789ab",
         "target": "pi",
-        "tier": Tier("rapid", 5, 64, 6.0, 30.0),
+        "tier": Tier("rapid", rounds, 64, 6.0, 30.0),
         "threads": 1,
         "runtime": "abcdef",
         "artefacts": tuple(sha(variant) for variant in variants),

@@ -104,3 +104,15 @@ def test_input_range_is_that_of_the_imagenet_weights() -> None:
     assert contract.channel_order == "bgr"
     expected = vgg16.preprocess_input(pixels.astype(np.float32))
     np.testing.assert_allclose(to_tensor(pixels[..., ::-1], contract), expected, atol=1e-4)
+
+
+def test_download_that_fails_is_a_recipe_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tf_keras as keras
+
+    def refuse(**_: object) -> None:
+        raise Exception("URL fetch failure on somewhere: None -- unreachable")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", refuse)
+    with pytest.raises(RecipeError, match="URL fetch failure") as info:
+        build_model(mobilenet(alpha=0.35, weights="imagenet"), 2)
+    assert "--weights" in info.value.hint

@@ -256,9 +256,13 @@ def test_manifest_that_cannot_be_read_is_refused(run: Run, study: Path) -> None:
 
 
 def test_missing_report_is_refused(run: Run, study: Path) -> None:
-    error = only_error(run("report", "--target", "pi"), 6)
+    error = only_error(run("report"), 6)
     assert "a report of a measurement is required. Received: none." in error
-    assert error.endswith("Measure first: liteship bench --target pi")
+    assert error.endswith("Measure first: liteship bench --target loopback")
+
+
+def test_report_of_an_unknown_target_is_refused(run: Run, study: Path) -> None:
+    assert "liteship targets add pi" in only_error(run("report", "--target", "pi"), 2)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from report_samples import make_entry, make_manifest, sha
 
 import liteship_agent
 from liteship.deploy import Blob, agent_archive, refuse_artefacts
-from liteship.errors import ConversionError
+from liteship.errors import ConversionError, DataError, LiteshipError
 from liteship_agent.manifest import Operator
 
 NEW_DENSE = (Operator("CONV_2D", 1, 9), Operator("FULLY_CONNECTED", 12, 1))
@@ -63,3 +64,24 @@ def test_blob_is_read_from_any_offset(tmp_path: Path) -> None:
     for offset in (0, 1, 1 << 20, len(content)):
         assert b"".join(in_memory.read(offset)) == content[offset:]
         assert b"".join(on_disk.read(offset)) == content[offset:]
+
+
+@pytest.mark.parametrize(("name", "error"), [("none-int8.tflite", ConversionError), ("validation.tar", DataError)])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_file_of_the_study_that_is_damaged_is_named_before_it_is_sent(
+    tmp_path: Path, name: str, error: type[LiteshipError], damage: str
+) -> None:
+    path = tmp_path / name
+    blob = Blob(sha("whole"), 5, path)
+    if damage == "truncated":
+        path.write_bytes(b"who")
+    with pytest.raises(error, match=name) as raised:
+        blob.check()
+    assert raised.value.exit_code == (3 if name.endswith(".tflite") else 2)
+    assert "Run the recipe again" in raised.value.hint
+
+
+def test_whole_file_of_the_study_passes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"whole")
+    Blob(hashlib.sha256(b"whole").hexdigest(), 5, path).check()

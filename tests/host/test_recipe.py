@@ -157,8 +157,8 @@ def test_variant_name_has_the_sparsity_in_percent(sparsity: float, name: str) ->
         ),
         (
             "[train]",
-            "[parity]\nmax_drop = 2\n[train]",
-            "parity.max_drop: a ratio from 0 to 1 is required. Received: 2.",
+            "[calibration]\ncount = 0\n[train]",
+            "calibration.count: an integer of 1 or more is required. Received: 0.",
         ),
         (
             "[train]",
@@ -177,9 +177,7 @@ def test_wrong_recipe_is_refused_with_field_required_and_received(
 
 def test_unknown_key_with_no_near_one_lists_the_known(tmp_path: Path) -> None:
     message = refusal(tmp_path, VALID.replace("[train]", "[zzz]"))
-    assert message.endswith(
-        "Known keys: schema_version, name, seed, data, model, train, compress, calibration, parity, bench."
-    )
+    assert message.endswith("Known keys: schema_version, name, seed, data, model, train, compress, calibration, bench.")
 
 
 def test_one_pruning_and_sparsity_in_two_sections_is_refused(tmp_path: Path) -> None:
@@ -218,7 +216,9 @@ def test_wrong_override_is_refused(tmp_path: Path) -> None:
     recipe = load(tmp_path, VALID)
     with pytest.raises(RecipeError, match=r"recipe study with the options given: bench\.tier: rapid, quick or normal"):
         recipe.with_overrides(tier="slow")
-    with pytest.raises(RecipeError, match=r"compress\[1\]\.epochs: an integer of 1 or more is required\. Received: 0"):
+    with pytest.raises(
+        RecipeError, match=r"train\.epochs: at least one epoch in head_epochs or epochs is required\. Received: 0"
+    ):
         recipe.with_overrides(epochs=0)
 
 

@@ -34,7 +34,7 @@ def rows_by_variant(report, manifest=MANIFEST):
 
 def report_of(*variants, **changes):
     """A report whose only job was these variants, with no parts yet."""
-    parts = {"blocks": (), "accuracy": (), "extra": {}, "job": make_job(*variants)}
+    parts = {"blocks": (), "accuracy": (), "extra": {}, "job": make_job(*variants, rounds=1)}
     return make_report(MANIFEST, **{**parts, **changes})
 
 
@@ -75,8 +75,9 @@ def test_the_ratio_is_the_median_over_rounds_so_that_drift_of_the_board_cancels(
         blocks += [make_block("none-none", index, (baseline,)), make_block("none-int8", index, (other,) * 3)]
     blocks.append(make_block("none-int8", 3, (100_000,)))
     report = report_of(
-        *("none-none", "none-int8"),
+        job=make_job("none-none", "none-int8", rounds=4),
         blocks=tuple(blocks),
+        failed=(FailedBlock(sha("none-none"), 3, "the process was ended by SIGKILL"),),
         accuracy=(make_scores("none-none", 0), make_scores("none-int8", 0)),
     )
 
@@ -150,7 +151,7 @@ def test_a_limit_compares_with_the_labels_of_the_selected_images():
     # Images 0, 3 and 6 of 10: labels 0, 1, 0.
     report = make_report(
         manifest,
-        job=make_job("none-none", limit=3),
+        job=make_job("none-none", rounds=1, limit=3),
         image_count=3,
         blocks=(make_block("none-none", 0, (5,)),),
         accuracy=(Scores(sha("none-none"), ((0.9, 0.1), (0.2, 0.8), (0.4, 0.6))),),
@@ -167,7 +168,7 @@ def test_equal_scores_count_for_the_first_label_as_in_argmax():
     # Labels 0, 1, 0.
     report = make_report(
         manifest,
-        job=make_job("none-none"),
+        job=make_job("none-none", rounds=1),
         image_count=3,
         blocks=(make_block("none-none", 0, (5,)),),
         accuracy=(Scores(sha("none-none"), ((0.5, 0.5),) * 3),),
@@ -226,6 +227,8 @@ def damaged_reports():
     narrow = replace(scores, scores=((1.0,), *scores.scores[1:]))
     yield "missing label", replace(full, accuracy=(narrow, *full.accuracy[1:])), "2 labels are required. Received: 1"
     gone = tuple(part for part in full.blocks if part.artefact != block.artefact)
+    yield "round missing", replace(full, blocks=full.blocks[1:]), "blocks or a failure of artefact"
+    yield "other target", replace(full, target="otherboard"), "Received: one of otherboard"
     yield "neither block nor failure", replace(full, blocks=gone), "a failure of artefact .* Received: neither"
 
 

@@ -32,7 +32,9 @@ RuntimeOption = Annotated[
     typer.Option("--runtime", help="auto, ai-edge-litert, tflite-runtime, or NAME==VERSION.  [default: the target's]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many images of each split.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use at most so many images (of each split, where it trains).")
+]
 TierOption = Annotated[str | None, typer.Option("--tier", help="rapid, quick or normal: how long each model is timed.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=64, help="Interpreter threads.  [default: the target's first]")

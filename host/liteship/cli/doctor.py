@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from liteship.cli.common import JsonOption, check_options, open_connection, print_json
@@ -46,5 +47,6 @@ def _check_target(name: str) -> list[Check]:
 def _print(checks: list[Check]) -> None:
     table = Table("where", "what", "", "found", "what to do")
     for check in checks:
-        table.add_row(check.where, check.what, "ok" if check.passed else "MISSING", check.found, check.remedy)
+        state = "ok" if check.passed else "MISSING"
+        table.add_row(*map(escape, (check.where, check.what, state, check.found, check.remedy)))
     Console().print(table)

@@ -53,7 +53,8 @@ def run_command(
         typer.Option("--weights", envvar="LITESHIP_WEIGHTS", help="none, imagenet or a file, instead of the recipe's."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's, for all phases.")
+        int | None,
+        typer.Option("--epochs", min=1, help="Instead of the recipe's, in every phase; the head gets no more."),
     ] = None,
     limit: LimitOption = None,
     runtime: RuntimeOption = None,
@@ -71,7 +72,7 @@ def run_command(
     check_options(target, runtime, tier)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
     manifest = _build(settings, limit, skip_corrupt)
-    report = _measure(MODELS / settings.name, manifest, target, runtime, settings.bench.tier, threads, None)
+    report = _measure(MODELS / settings.name, manifest, target, runtime, tier, threads, None)
     _print_report(manifest, report, "json" if as_json else "terminal")
 
 
@@ -108,7 +109,7 @@ def bench_command(
     """Measure a study on a target and print the comparison table; what is not deployed yet is deployed first."""
     check_options(target, runtime, tier)
     folder, manifest = _open_study(study)
-    report = _measure(folder, manifest, target, runtime, tier or "rapid", threads, limit)
+    report = _measure(folder, manifest, target, runtime, tier, threads, limit)
     _print_report(manifest, report, "json" if as_json else "terminal")
 
 
@@ -122,6 +123,8 @@ def report_command(
     """Print the comparison table of a measurement again."""
     folder = study_folder(MODELS, study)
     manifest = read_manifest(folder)
+    if not (folder / "reports" / target).is_dir():
+        check_options(target, None)
     _print_report(manifest, load_report(folder, target, job), "json" if as_json else form)
 
 
@@ -164,10 +167,12 @@ def _measure(
     manifest: Manifest,
     target: str,
     runtime: str | None,
-    tier: str,
+    tier: str | None,
     threads: int | None,
     limit: int | None,
 ) -> Report:
+    settings = load_recipe(folder / "recipe.toml").bench
+    tier, threads = tier or settings.tier, threads or settings.threads
     with open_connection(target) as connection:
         deployment = _deploy(connection, folder, manifest, runtime)
         return bench(

@@ -109,12 +109,12 @@ def ask_target(name: str) -> Target:
     """Ask for everything that a new target needs, and whether to trust its host key."""
     known = ", ".join([LOOPBACK, *load_targets(TARGETS_FILE)])
     typer.echo(f"{name} is not a known target ({known}). To add it:", err=True)
-    address = typer.prompt("Host", default="raspberrypi.local", err=True)
+    address = _ask("Host", "raspberrypi.local")
     host, colon, port = address.partition(":")
     given: dict[str, Any] = {
         **({"host": host, "port": int(port)} if colon and port.isdecimal() else {"host": address}),
-        "user": typer.prompt("User", default=_default_user(), err=True),
-        "identity_file": typer.prompt("Key file (empty: the ssh agent)", default=_default_key(), err=True) or None,
+        "user": _ask("User", _default_user()),
+        "identity_file": _ask("Key file (empty: the ssh agent)", _default_key()) or None,
     }
     return _checked(name, {**given, "host_key_sha256": _ask_trust(_checked(name, given))})
 
@@ -141,9 +141,24 @@ def _ask_trust(target: Target) -> str:
     typer.echo(f"{shown}.", err=True)
     if target.host_key_sha256 not in (None, fingerprint):
         typer.echo(f"It is NOT the trusted one, {target.host_key_sha256}.", err=True)
-    if not typer.confirm("Trust it?", default=False, err=True):
+    if not _confirm("Trust it?"):
         raise TargetError(f"A trusted host key of {target.name} is required. Received: no")
     return fingerprint
+
+
+def _ask(question: str, default: str) -> str:
+    """The answer; Ctrl-C at a prompt is an interruption like any other."""
+    try:
+        return str(typer.prompt(question, default=default, err=True))
+    except typer.Abort as exc:
+        raise KeyboardInterrupt from exc
+
+
+def _confirm(question: str) -> bool:
+    try:
+        return bool(typer.confirm(question, default=False, err=True))
+    except typer.Abort as exc:
+        raise KeyboardInterrupt from exc
 
 
 def _is_terminal() -> bool:

@@ -215,13 +215,18 @@ def _check_scores(manifest: Manifest, report: Report, labels: Sequence[int]) -> 
 
 def _check_complete(report: Report, refused: Mapping[str, str]) -> None:
     """Whatever was asked for was measured, failed or refused."""
-    answered = {block.artefact for block in report.blocks} | {block.artefact for block in report.failed} | set(refused)
+    excused = {block.artefact for block in report.failed} | set(refused)
     for sha256 in report.job.artefacts:
-        if sha256 not in answered:
-            raise ReportError(
-                f"A block or a failure of artefact {sha256[:12]} is required. Received: neither",
-                "The report is incomplete; run the same bench again.",
-            )
+        count = len(_blocks(report, sha256))
+        if sha256 in excused or count == report.job.tier.rounds:
+            continue
+        raise ReportError(
+            f"{report.job.tier.rounds} blocks or a failure of artefact {sha256[:12]} are required. "
+            f"Received: {count or 'neither'}",
+            "The report is incomplete; run the same bench again.",
+        )
+    if report.target != report.job.target:
+        raise ReportError(f"A report of {report.job.target} is required. Received: one of {report.target}", _REPEAT)
 
 
 def _entry_row(
