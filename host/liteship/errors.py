@@ -46,12 +46,6 @@ class ConversionError(LiteshipError):
     exit_code = 3
 
 
-class GateError(LiteshipError):
-    """Parity, a budget or a gate was missed."""
-
-    exit_code = 4
-
-
 class LinkError(LiteshipError):
     """The target cannot be reached, refuses the login, or cannot take what is sent."""
 

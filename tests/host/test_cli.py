@@ -18,7 +18,7 @@ from liteship.cli import app as cli
 from liteship.cli import doctor
 from liteship.data import Dataset
 from liteship.doctor import Check
-from liteship.errors import ConversionError, GateError
+from liteship.errors import ConversionError, DataError
 from liteship_agent.errors import ModelError
 from liteship_agent.records import write_record
 
@@ -349,7 +349,7 @@ def test_version_is_printed(run: Run) -> None:
     ("error", "code", "line"),
     [
         (ConversionError("No.", "Do this."), 3, "error: No. Do this."),
-        (GateError("two\n  lines"), 4, "error: two lines"),
+        (DataError("two\n  lines"), 2, "error: two lines"),
         (ModelError("cannot load it"), 5, "error: cannot load it"),
     ],
 )
