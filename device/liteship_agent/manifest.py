@@ -53,7 +53,8 @@ class OutputContract:
     """How the output tensor becomes scores.
 
     Args:
-        activation: "sigmoid" (one unit: probability of the second label) or "softmax" (one unit per label).
+        activation: What the model's last layer gives: "sigmoid" (one unit: probability of the second label), "softmax"
+            (one unit per label) or "logits" (either, before its sigmoid or softmax).
         dtype: "float32", "int8" or "uint8".
         scale, zero_point: Quantization of an integer output, null for float32.
     """
@@ -84,10 +85,19 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class SparseVerdict:
-    """Will XNNPACK's sparse kernels run this file, and if not, the first rule that says no."""
+    """Will XNNPACK's sparse kernels run this file, and if not, the first rule that says no.
+
+    Args:
+        eligible: Whether the file meets every rule.
+        layer: The first tensor or operator that breaks one, null where none does or the file as a whole breaks it.
+        reason: The rule, or what the kernels take.
+        holds_for: Runtime and machine of the rules, such as "ai-edge-litert 2.3 on aarch64".
+    """
 
     eligible: bool
+    layer: Optional[str]
     reason: str
+    holds_for: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,46 @@ class HostAccuracy:
     correct: int
     total: int
     runtime: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The artefact against the model it was converted from, on all validation images.
+
+    Args:
+        reference_correct: Images that the unconverted model classifies correctly.
+        equal_top1: Images that both give the same label.
+        total: Images.
+        largest_difference: Of any score.
+        max_drop: Largest accepted loss of accuracy, 0 to 1.
+        passed: Whether the accuracy lost is at most max_drop. What fails is kept, marked, and never recommended.
+    """
+
+    reference_correct: int
+    equal_top1: int
+    total: int
+    largest_difference: float
+    max_drop: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class KerasModel:
+    """The model that an artefact was converted from.
+
+    Args:
+        name: For example `magnitude50`: the part before the quantization in `magnitude50-int8`.
+        size_bytes, gzip_bytes: Its file, without optimizer state, plain and after gzip at level 9.
+        parameters: Weights, trainable or not.
+        removed_filters_ratio: Convolution filters and dense units that were removed, of those of the baseline; null
+            where pruning removes none.
+    """
+
+    name: str
+    size_bytes: int
+    gzip_bytes: int
+    parameters: int
+    removed_filters_ratio: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -142,10 +192,12 @@ class ManifestEntry:
         gzip_bytes: Its size after gzip at level 9 with modification time 0.
         requested_sparsity, achieved_sparsity: Ratio of zero weights asked for, and read back from the file.
         sparsity_by_layer: Per weight tensor of a convolution or dense layer.
-        parameters: Of the Keras model.
+        keras: The model it was converted from, null for a .tflite that was imported.
         multiply_adds: Of one inference.
         operators, minimum_runtime: What the file needs, in TensorFlow's numbering.
         sparse_verdict: Whether XNNPACK's sparse kernels take it.
+        dense_twin_of: sha256 of the artefact whose weights this one stores densely, to time one against the other.
+        parity: Against the model it was converted from, null for a .tflite that was imported.
         lineage: How to make it again.
     """
 
@@ -156,11 +208,13 @@ class ManifestEntry:
     requested_sparsity: float
     achieved_sparsity: float
     sparsity_by_layer: Tuple[LayerSparsity, ...]
-    parameters: int
+    keras: Optional[KerasModel]
     multiply_adds: int
     operators: Tuple[Operator, ...]
     minimum_runtime: Optional[str]
     sparse_verdict: SparseVerdict
+    dense_twin_of: Optional[str]
+    parity: Optional[Parity]
     input: InputContract
     output: OutputContract
     calibration: Optional[Calibration]
@@ -212,7 +266,7 @@ class Manifest:
         labels: Class names in index order.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
 
     schema_version: int
     study: str

@@ -1,7 +1,8 @@
 """The networks: backbone without top, global average pooling, one dense layer, as one flat graph.
 
 Flat, because quantization-aware training refuses a model inside a model. Each architecture brings the input contract
-that its ImageNet weights were trained with.
+that its ImageNet weights were trained with. `mobilenet_v2_sparse` is MobileNetV2 as XNNPACK's sparse kernels want it:
+strided convolutions padded by one on every side and a pooled output that keeps four dimensions; the same weights load.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def input_contract(settings: ModelSettings) -> InputContract:
 
     Source: preprocess_input of keras.applications (MobileNetV2: -1 to 1, RGB; VGG16: BGR minus ImageNet means).
     """
-    height, width = settings.input
+    height, width = settings.input_size
     if settings.architecture == "vgg16":
         return InputContract(height, width, "bgr", "crop", "area", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
     return InputContract(height, width, "rgb", "crop", "area", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
@@ -49,13 +50,37 @@ def build_model(settings: ModelSettings, class_count: int) -> keras.Model:
         RecipeError: the weights cannot be loaded into this architecture.
     """
     backbone = _backbone(settings)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
+    is_sparse = settings.architecture == "mobilenet_v2_sparse"
+    if is_sparse:
+        backbone = _pad_symmetrically(backbone)
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=is_sparse, name="pool")(backbone.output)
+    if is_sparse:
+        pooled = keras.layers.Flatten(name="flatten")(pooled)
     units = 1 if class_count == 2 else class_count
     output = keras.layers.Dense(units, activation=activation(class_count), name=HEAD_LAYER)(pooled)
     model = keras.Model(backbone.input, output, name=settings.architecture)
     for layer in batch_norm_layers(model):
         layer.momentum = _BATCH_NORM_MOMENTUM
     return model
+
+
+def _pad_symmetrically(model: keras.Model) -> keras.Model:
+    """The same network and weights, but every strided convolution is padded by an own layer, by 1 on every side."""
+    tensors = {model.input.name: keras.Input(model.input_shape[1:])}
+    for layer in model.layers[1:]:
+        sources = layer.input if isinstance(layer.input, list) else [layer.input]
+        inputs = [tensors[source.name] for source in sources]
+        settings = layer.get_config()
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            settings["padding"] = ((1, 1), (1, 1))
+        elif getattr(layer, "strides", None) == (2, 2):
+            if settings["padding"] == "same":
+                inputs = [keras.layers.ZeroPadding2D(1, name=f"{layer.name}_pad")(*inputs)]
+            settings["padding"] = "valid"
+        tensors[layer.output.name] = layer.__class__.from_config(settings)(*inputs if len(inputs) == 1 else [inputs])
+    rebuilt = keras.Model(tensors[model.input.name], tensors[model.output.name], name=model.name)
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
 
 
 def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -65,7 +90,7 @@ def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _backbone(settings: ModelSettings) -> keras.Model:
-    shape = (*settings.input, 3)
+    shape = (*settings.input_size, 3)
     source = settings.weights
     keras_weights = "imagenet" if source == "imagenet" else None
     # Keras reports a failed download as a plain Exception.

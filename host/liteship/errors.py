@@ -21,6 +21,9 @@ class LiteshipError(Exception):
         self.message, self.hint = message, hint
         super().__init__(f"{message} {hint}".strip())
 
+    def __reduce__(self) -> tuple[type[LiteshipError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # to come whole out of another process
+
 
 class UsageError(LiteshipError):
     """Wrong option, recipe, data or unknown target."""
@@ -44,6 +47,12 @@ class ConversionError(LiteshipError):
     """A model that cannot be converted, or a .tflite that is not one or that no runtime of the target can load."""
 
     exit_code = 3
+
+
+class GateError(LiteshipError):
+    """Parity, a budget or a gate that is not met."""
+
+    exit_code = 4
 
 
 class LinkError(LiteshipError):

@@ -1,14 +1,16 @@
-"""Accuracy and golden outputs of an artefact on the host, through the agent's own runtime and processing modules."""
+"""Accuracy, parity and golden outputs of an artefact on the host, through the agent's own runtime and processing."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 
 import numpy as np
 
+from liteship.images import Images
 from liteship_agent.errors import ModelError
-from liteship_agent.manifest import InputContract, OutputContract
+from liteship_agent.manifest import InputContract, OutputContract, Parity
 from liteship_agent.postprocess import to_scores
 from liteship_agent.preprocess import to_tensor
 from liteship_agent.runtime import Model
@@ -64,9 +66,48 @@ class HostModel:
         return buffer.getvalue()
 
 
+def keras_scores(predict: Callable[[np.ndarray], np.ndarray], images: Images, output: OutputContract) -> np.ndarray:
+    """Probabilities of the validation images by the model before its conversion.
+
+    Args:
+        predict: float32 tensors (images, height, width, 3) to raw outputs (images, units).
+        images: Whose validation half is run.
+        output: How to read the outputs.
+
+    Returns:
+        float32, shape (images, labels).
+    """
+    parts = []
+    for start in range(0, len(images.validation), 64):
+        tensor = to_tensor(images.validation[start : start + 64], images.contract)
+        parts.append(to_scores(np.asarray(predict(tensor)), output))
+    return np.concatenate(parts)
+
+
+def compare(scores: np.ndarray, reference: np.ndarray, labels: np.ndarray, max_drop: float) -> Parity:
+    """An artefact's scores against those of the model it was converted from.
+
+    Args:
+        scores: float32, shape (images, labels).
+        reference: The same of that model.
+        labels: int64, shape (images,).
+        max_drop: Largest accepted loss of accuracy, 0 to 1.
+    """
+    found, wanted = scores.argmax(axis=1), reference.argmax(axis=1)
+    correct, reference_correct = int((found == labels).sum()), int((wanted == labels).sum())
+    return Parity(
+        reference_correct=reference_correct,
+        equal_top1=int((found == wanted).sum()),
+        total=len(labels),
+        largest_difference=float(np.abs(scores - reference).max()),
+        max_drop=max_drop,
+        passed=(reference_correct - correct) / len(labels) <= max_drop,
+    )
+
+
 def golden_tolerance(quantization: str, output: OutputContract) -> dict[str, float]:
     """Largest allowed difference of a score by runtime, between the host and any board (measured, x86 and ARM)."""
-    if quantization == "int8":
+    if quantization in ("int8", "qat", "pqat"):
         return {"ai-edge-litert": 2 * (output.scale or 1 / 256), "tflite-runtime": 0.2}
     tolerance = 5e-2 if quantization == "dynamic" else 1e-3
     return {"ai-edge-litert": tolerance, "tflite-runtime": tolerance}

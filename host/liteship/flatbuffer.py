@@ -1,49 +1,47 @@
-"""What stands in a .tflite file: operators with versions, zeros per layer, multiply-adds, input and output.
+"""What stands in a .tflite file: operators with versions, zeros per layer, multiply-adds, input and output, and which
+runtimes load it.
 
-Reads the flatbuffer itself, without TensorFlow and without loading it into a runtime, so that a file is known before
-it is sent anywhere.
+Reads the file itself, without TensorFlow and without loading it into a runtime, so that it is known before it is sent
+anywhere.
 """
 
 from __future__ import annotations
 
 import json
-import struct
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-
-from liteship.errors import ConversionError
+from liteship import sparse_kernels
+from liteship.errors import UsageError
+from liteship.graph import CUSTOM_PREFIX, KERNEL_INPUTS, Graph, Model, Node, Value, damaged, read_model
 from liteship_agent.manifest import LayerSparsity, Operator, SparseVerdict
 
-_IDENTIFIER = b"TFL3"
-_OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_DTYPES = {
-    schema.TensorType.FLOAT32: "float32",
-    schema.TensorType.FLOAT16: "float16",
-    schema.TensorType.INT8: "int8",
-    schema.TensorType.UINT8: "uint8",
-    schema.TensorType.INT32: "int32",
-    schema.TensorType.INT64: "int64",
-}
-# What reading past the end or into nonsense raises in the generated reader.
-_MALFORMED = (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError, MemoryError)
+_MINIMUM_RUNTIME = "min_runtime_version"
+_REDUCED_PRECISION = "reduced_precision_support"
+_INTEGERS = ("int8", "uint8", "int4", "uint4", "int2", "int16", "uint16")
+_NOT_PARAMETERS = ("string", "resource", "variant", "bool")
+_INDICES = ("int32", "int64", "uint32", "uint64")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of the graph; scale and zero point are null where it is not quantized."""
+    """An input or output of the main graph; scale and zero point are null where it is not quantized.
+
+    Args:
+        shape: As stored, 1 where a size is dynamic.
+        signature: The same with -1 where a size is dynamic; empty where the file has none.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     scale: float | None
     zero_point: int | None
+    signature: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,20 @@ class Inspection:
     """What a .tflite file holds.
 
     Args:
-        operators: With version and count, sorted by name.
+        operators: Of all graphs, with version and count, sorted by name.
         minimum_runtime: The converter's own note, in TensorFlow's numbering, or None.
-        layers: Zeros of every convolution and dense kernel.
-        multiply_adds: Of one inference, over convolutions and dense layers.
+        layers: Zeros of every constant kernel of a convolution or dense layer, each once.
+        multiply_adds: Of one inference of the main graph, over convolutions and dense layers whose sizes it tells.
         stored_sparse: Whether any kernel is stored in the sparse format.
-        inputs, outputs: Of the graph.
+        inputs, outputs: Of the main graph.
+        parameters: Elements of all constants but indices, shapes and text.
+        quantization: "float32", "float16 weights", "dynamic range" (integer kernels, float activations), "integer
+            weights" (expanded before use), "full integer", "mixed" (integer and float activations), or "none" where
+            no layer has a kernel.
+        metadata: Names.
+        float16_accumulation: Whether the metadata lets a runtime accumulate in float16.
+        graphs: Number of graphs; all but the first are bodies of control flow or further entry points.
+        sparse_verdict: Of XNNPACK's sparse kernels.
     """
 
     operators: tuple[Operator, ...]
@@ -66,6 +72,12 @@ class Inspection:
     stored_sparse: bool
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    parameters: int
+    quantization: str
+    metadata: tuple[str, ...]
+    float16_accumulation: bool
+    graphs: int
+    sparse_verdict: SparseVerdict
 
     @property
     def sparsity(self) -> float:
@@ -84,103 +96,117 @@ def inspect(content: bytes, name: str) -> Inspection:
     Raises:
         ConversionError: not a .tflite file, truncated, or damaged.
     """
-    if content[4:8] != _IDENTIFIER:
-        raise ConversionError(f"{name}: a .tflite file is required. Received: {len(content)} bytes that are not one")
+    model = read_model(content, name)
     try:
-        return _inspect(schema.Model.GetRootAsModel(content, 0))
-    except _MALFORMED as exc:
-        raise ConversionError(
-            f"{name}: a whole .tflite file is required. Received: a damaged one of {len(content)} bytes ({exc})"
-        ) from exc
+        return _inspect(model)
+    except (ValueError, IndexError, ArithmeticError) as exc:
+        raise damaged(content, name, exc) from exc
 
 
-def _inspect(model: Any) -> Inspection:
-    graph = model.Subgraphs(0)
-    nodes = [graph.Operators(index) for index in range(graph.OperatorsLength())]
-    counts = Counter(_operator(model, node) for node in nodes)
-    kernels = list(_kernels(model, graph, nodes))
+def _inspect(model: Model) -> Inspection:
+    main = model.graphs[0]
+    counts = Counter((node.operator, node.version) for graph in model.graphs for node in graph.nodes)
+    kernels = list(_kernels(model))
     return Inspection(
         operators=tuple(Operator(name, version, count) for (name, version), count in sorted(counts.items())),
-        minimum_runtime=_minimum_runtime(model),
-        layers=tuple(_zeros(model, kernel) for kernel in kernels),
-        multiply_adds=sum(_multiply_adds(model, graph, node) for node in nodes),
-        stored_sparse=any(kernel.Sparsity() is not None for kernel in kernels),
-        inputs=tuple(_tensor(graph.Tensors(index)) for index in graph.InputsAsNumpy()),
-        outputs=tuple(_tensor(graph.Tensors(index)) for index in graph.OutputsAsNumpy()),
+        minimum_runtime=_note(model, _MINIMUM_RUNTIME) or None,
+        layers=tuple(LayerSparsity(kernel.name, kernel.elements, kernel.zeros) for kernel in kernels),
+        multiply_adds=sum(_multiply_adds(main, node) for node in main.nodes),
+        stored_sparse=any(kernel.is_sparse for kernel in kernels),
+        inputs=_tensors(main, main.inputs),
+        outputs=_tensors(main, main.outputs),
+        parameters=_parameters(model),
+        quantization=_quantization(model),
+        metadata=tuple(model.metadata),
+        float16_accumulation=_allows_float16(_note(model, _REDUCED_PRECISION)),
+        graphs=len(model.graphs),
+        sparse_verdict=sparse_kernels.judge(main),
     )
 
 
-def _operator(model: Any, node: Any) -> tuple[str, int]:
-    code = model.OperatorCodes(node.OpcodeIndex())
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    if number == schema.BuiltinOperator.CUSTOM:
-        return f"CUSTOM {code.CustomCode().decode(errors='replace')}", code.Version()
-    return _OPERATOR_NAMES[number], code.Version()
+def _note(model: Model, name: str) -> str:
+    return model.metadata.get(name, b"").rstrip(b"\0").decode("ascii", errors="backslashreplace")
 
 
-def _minimum_runtime(model: Any) -> str | None:
-    for index in range(model.MetadataLength()):
-        entry = model.Metadata(index)
-        if entry.Name() == b"min_runtime_version":
-            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).rstrip(b"\0").decode("ascii") or None
-    return None
+def _allows_float16(note: str) -> bool:
+    """From the form "fp16accfp16": types of the weights, then "acc", then the type of the sums."""
+    weights, _, sums = note.partition("acc")
+    return "fp16" in weights and sums == "fp16"
 
 
-def _kernels(model: Any, graph: Any, nodes: list[Any]) -> Iterator[Any]:
-    """Constant weight tensors of convolutions and dense layers, each once, through DEQUANTIZE and DENSIFY."""
-    producers = {int(output): node for node in nodes for output in node.OutputsAsNumpy()}
+def _kernels(model: Model) -> Iterator[Value]:
+    """Constant kernels of all graphs, each once."""
     seen: set[int] = set()
-    for node in nodes:
-        if _operator(model, node)[0] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            continue
-        index = int(node.Inputs(1))
-        for wrapping in ("DEQUANTIZE", "DENSIFY"):
-            if index in producers and _operator(model, producers[index])[0] == wrapping:
-                index = int(producers[index].Inputs(0))
-        tensor = graph.Tensors(index)
-        if index not in seen and model.Buffers(tensor.Buffer()).DataLength():
-            seen.add(index)
-            yield tensor
+    for graph in model.graphs:
+        for node in graph.nodes:
+            kernel = graph.kernel(node)
+            if kernel is not None and id(kernel.buffer) not in seen:
+                seen.add(id(kernel.buffer))
+                yield kernel
 
 
-def _zeros(model: Any, tensor: Any) -> LayerSparsity:
-    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
-    values = np.frombuffer(data.tobytes(), _DTYPES[tensor.Type()])
-    weights = int(np.prod(tensor.ShapeAsNumpy(), dtype=np.int64))
-    stored = min(int(np.count_nonzero(values)), weights)
-    return LayerSparsity(tensor.Name().decode(errors="replace"), weights, weights - stored)
+def _parameters(model: Model) -> int:
+    """Integers without a scale are axes, shapes and the like; with one they are biases."""
+    constants = {
+        id(value.buffer): value
+        for graph in model.graphs
+        for value in graph.values
+        if value.buffer is not None
+        and value.dtype not in _NOT_PARAMETERS
+        and not (value.dtype in _INDICES and value.scale is None)
+    }
+    return sum(value.elements for value in constants.values())
 
 
-def _multiply_adds(model: Any, graph: Any, node: Any) -> int:
-    """Kernel elements that meet each output position, times output positions."""
-    name = _operator(model, node)[0]
-    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+def _multiply_adds(graph: Graph, node: Node) -> int:
+    """Kernel elements that meet each position, times positions: of the output, or of the input where that is larger."""
+    if node.operator not in KERNEL_INPUTS or not node.outputs:
         return 0
-    kernel = [int(size) for size in graph.Tensors(node.Inputs(1)).ShapeAsNumpy()]
-    output = [int(size) for size in graph.Tensors(node.Outputs(0)).ShapeAsNumpy()]
-    if name == "FULLY_CONNECTED":
-        return kernel[0] * kernel[1] * (int(np.prod(output)) // kernel[0])
-    positions = output[1] * output[2]
-    return positions * int(np.prod(kernel))
+    kernel_input, data_input = KERNEL_INPUTS[node.operator]
+    kernel, data = graph.operand(node, kernel_input), graph.operand(node, data_input)
+    output = graph.values[node.outputs[0]]
+    if kernel is None or data is None or not (kernel.shape and data.shape and output.shape):
+        return 0
+    if node.operator == "BATCH_MATMUL":
+        return output.elements * data.shape[-2 if node.options.get("AdjX") and len(data.shape) > 1 else -1]
+    if node.operator == "FULLY_CONNECTED":
+        return output.elements * kernel.shape[-1]
+    if node.operator in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"):
+        return math.prod(data.shape[:-1]) * kernel.elements
+    return math.prod(output.shape[:-1]) * kernel.elements
 
 
-def _tensor(tensor: Any) -> Tensor:
-    quantization = tensor.Quantization()
-    is_quantized = quantization is not None and quantization.ScaleLength() > 0
-    return Tensor(
-        name=tensor.Name().decode(errors="replace"),
-        shape=tuple(int(size) for size in tensor.ShapeAsNumpy()),
-        dtype=_DTYPES[tensor.Type()],
-        scale=float(quantization.Scale(0)) if is_quantized else None,
-        zero_point=int(quantization.ZeroPoint(0)) if is_quantized else None,
-    )
+def _quantization(model: Model) -> str:
+    """What the kernels are stored in, and what they meet."""
+    found = set()
+    for graph in model.graphs:
+        for node in graph.nodes:
+            stored, read = graph.kernel(node), graph.operand(node, KERNEL_INPUTS.get(node.operator, (0, 0))[0])
+            data = graph.operand(node, KERNEL_INPUTS.get(node.operator, (0, 0))[1])
+            if stored is not None and read is not None and data is not None:
+                is_integer = stored.dtype in _INTEGERS
+                kind = ("integer weights" if read.dtype != stored.dtype else "integer") if is_integer else stored.dtype
+                found.add((data.dtype in _INTEGERS, kind))
+    if not found:
+        return "none"
+    if any(meets_integers for meets_integers, _ in found):
+        return "full integer" if all(meets_integers for meets_integers, _ in found) else "mixed"
+    kinds = {kind for _, kind in found}
+    names = {"integer": "dynamic range", "integer weights": "integer weights", "float16": "float16 weights"}
+    return next((name for kind, name in names.items() if kind in kinds), "float32")
+
+
+def _tensors(graph: Graph, indices: tuple[int, ...]) -> tuple[Tensor, ...]:
+    values = [graph.values[index] for index in indices if index >= 0]
+    for value in values:
+        if value.scale is not None and not math.isfinite(value.scale):
+            raise ValueError(f"{value.name} has the scale {value.scale}")
+    return tuple(Tensor(v.name, v.shape, v.dtype, v.scale, v.zero_point, v.signature) for v in values)
 
 
 def sparse_verdict(inspection: Inspection) -> SparseVerdict:
-    """Whether XNNPACK's sparse kernels can take the file: the first rule is that kernels are stored sparse."""
-    if not inspection.stored_sparse:
-        return SparseVerdict(False, "kernels are stored dense")
-    return SparseVerdict(True, "kernels are stored sparse")
+    """Whether XNNPACK's sparse kernels take the file, or the first layer and rule that says no."""
+    return inspection.sparse_verdict
 
 
 @cache
@@ -192,6 +218,36 @@ def _operator_versions() -> dict[str, dict[str, int]]:
     return table
 
 
+def known_runtimes() -> tuple[str, ...]:
+    """All runtimes whose operators are known, as name==version, the newest of a name first."""
+    return tuple(sorted(_operator_versions(), key=lambda name: (name.split("==")[0], [-n for n in _version(name)])))
+
+
+def known_runtime(name: str) -> str:
+    """The runtime that a name means.
+
+    Args:
+        name: A name ("tflite-runtime": its newest version), or name==version, where the version may be cut short
+            ("tflite-runtime==2.14").
+
+    Returns:
+        For example "tflite-runtime==2.14.0".
+
+    Raises:
+        UsageError: no such runtime is known.
+    """
+    package, _, version = name.partition("==")
+    for known in known_runtimes():
+        known_package, _, known_version = known.partition("==")
+        if known_package == package and (name == package or f"{known_version}.".startswith(f"{version}.")):
+            return known
+    raise UsageError(f"A runtime of {', '.join(known_runtimes())} is required. Received: {name}.")
+
+
+def _version(runtime: str) -> list[int]:
+    return [int(part) for part in runtime.partition("==")[2].split(".")]
+
+
 def missing_operators(operators: tuple[Operator, ...], runtime: str) -> list[str]:
     """What a runtime lacks to load a file.
 
@@ -200,11 +256,14 @@ def missing_operators(operators: tuple[Operator, ...], runtime: str) -> list[str
         runtime: For example "tflite-runtime==2.14.0".
 
     Returns:
-        One text per operator, empty when the file loads: "FULLY_CONNECTED version 12 (the runtime has 10)".
+        One text per operator, empty when the file loads: "FULLY_CONNECTED version 12 (the runtime has 10)". Custom
+        operators are never there: a runtime gets them from the program that it is built into.
     """
     table = _operator_versions()[runtime]
     return [
-        f"{operator.name} version {operator.version} (the runtime has {table.get(operator.name, 'none')})"
+        f"{operator.name} (no runtime has custom operators)"
+        if operator.name.startswith(CUSTOM_PREFIX)
+        else f"{operator.name} version {operator.version} (the runtime has {table.get(operator.name, 'none')})"
         for operator in operators
         if operator.version > table.get(operator.name, 0)
     ]

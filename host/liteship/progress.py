@@ -29,6 +29,7 @@ class Reporter:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._progress: Progress | None = None
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -36,7 +37,7 @@ class Reporter:
 
     @contextmanager
     def task(self, description: str, total: float | None, *, is_bytes: bool = False) -> Iterator[Advance]:
-        """A bar while the block runs.
+        """A bar while the block runs; inside another task's block it stands below that one's.
 
         Args:
             description: What is done.
@@ -46,6 +47,10 @@ class Reporter:
         Yields:
             Function that moves the bar by an amount.
         """
+        if self._progress is not None:
+            with _bar(self._progress, description, total) as advance:
+                yield advance
+            return
         columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
         if is_bytes:
             columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
@@ -53,6 +58,16 @@ class Reporter:
             columns += [TextColumn("{task.completed:.0f}/{task.total:.0f}" if total else "")]
         columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
         is_watched = self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=not is_watched) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda amount: progress.advance(task, amount)
+        with Progress(*columns, console=self.console, transient=True, disable=not is_watched) as self._progress:
+            try:
+                with _bar(self._progress, description, total) as advance:
+                    yield advance
+            finally:
+                self._progress = None
+
+
+@contextmanager
+def _bar(progress: Progress, description: str, total: float | None) -> Iterator[Advance]:
+    task = progress.add_task(description, total=total)
+    yield lambda amount: progress.advance(task, amount)
+    progress.remove_task(task)

@@ -8,8 +8,9 @@ give the same weights, interrupted or not.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,22 @@ import tf_keras as keras
 from liteship.architectures import HEAD_LAYER, batch_norm_layers
 from liteship.images import Images
 from liteship.progress import Reporter
-from liteship.recipe import TrainSettings
+from liteship.recipe import PlateauSettings, TrainSettings
 from liteship_agent.preprocess import to_tensor
 from liteship_agent.records import write_atomic
 
 _BEST = "best.npz"
 _SMALLEST_CROP = 0.7
-_PLATEAU_PATIENCE, _PLATEAU_FACTOR, _PLATEAU_LEAST = 3, 0.5, 1e-5
+_DEAD_FEATURE = 1e-3  # a mean square far below that of features that say anything
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adagrad": keras.optimizers.Adagrad,
+    "adamax": keras.optimizers.Adamax,
+    "nadam": keras.optimizers.Nadam,
+    "ftrl": keras.optimizers.Ftrl,
+    "sgd": partial(keras.optimizers.SGD, momentum=0.9),
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,10 @@ class Fit:
         name: For the progress bar.
         epochs: How many.
         batch_size: Images per step.
-        optimizer: "adam" or "sgd" (momentum 0.9).
+        optimizer: By name; "sgd" has a momentum of 0.9.
         learning_rate: At the start.
-        schedule: "constant", "cosine" (to zero at the end) or "plateau" (halved when validation accuracy stands still
-            for three epochs).
+        schedule: "constant", "cosine" (to zero at the end) or "plateau" (lowered when what it watches stands still).
+        plateau: What it watches, how long, and by how much it lowers.
         augment: "flip" (every second image, horizontally), "crop" (a random part of 70 to 100 % is enlarged).
         seed: Of order and augmentation.
         first_eligible_epoch: Epochs before this one are never the best; 0 lets the weights at the start win too.
@@ -53,9 +63,53 @@ class Fit:
     optimizer: str
     learning_rate: float
     schedule: str
+    plateau: PlateauSettings
     augment: Sequence[str]
     seed: int
     first_eligible_epoch: int = 0
+
+
+class Teacher:
+    """The model that was pruned, to learn its features from: a few images say more this way than by their labels.
+
+    Features are the outputs of residual additions, pooling layers, and batch normalizations that no activation
+    follows: the narrow places of the network, where nothing is lost by comparing.
+
+    Args:
+        model: Unpruned and trained; not changed.
+        weight: Of the mean relative squared error of the features, beside the loss of the labels.
+        channels: Channels of each feature layer that the student still has; all where a layer is not named.
+    """
+
+    def __init__(self, model: keras.Model, weight: float, channels: Mapping[str, np.ndarray] | None = None) -> None:
+        self.weight = weight
+        self.names = [layer.name for layer in model.layers if _is_feature(layer)]
+        outputs = [
+            tf.gather(model.get_layer(name).output, channels[name], axis=-1)
+            if channels and name in channels
+            else model.get_layer(name).output
+            for name in self.names
+        ]
+        features = keras.Model(model.input, outputs)
+        self._run = tf.function(lambda images: features(images, training=False))
+
+    def features(self, images: np.ndarray) -> list[np.ndarray]:
+        """The features of a batch of input tensors."""
+        result = self._run(images)
+        return [feature.numpy() for feature in (result if isinstance(result, list) else [result])]
+
+    def beside(self, student: keras.Model) -> keras.Model:
+        """The student with the same features as further outputs; layers and weights are the student's own."""
+        layers = {getattr(layer, "layer", layer).name: layer for layer in student.layers}
+        return keras.Model(student.input, [student.output, *(layers[name].output for name in self.names)])
+
+
+def _is_feature(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        followers = [node.outbound_layer for node in layer.outbound_nodes]
+        return not any(isinstance(follower, (keras.layers.ReLU, keras.layers.Activation)) for follower in followers)
+    kinds = (keras.layers.Add, keras.layers.MaxPooling2D, keras.layers.GlobalAveragePooling2D)
+    return isinstance(layer, kinds)
 
 
 @dataclass
@@ -97,22 +151,29 @@ def train_baseline(
         for layer in model.layers:
             layer.trainable = layer.name == HEAD_LAYER
         rate = settings.head_learning_rate
-        head = Fit("head", settings.head_epochs, settings.batch_size, "adam", rate, "constant", settings.augment, seed)
+        head = plan_training("head", settings, settings.head_epochs, rate, seed)
+        head = replace(head, optimizer="adam", schedule="constant")
         history += fit(model, images, head, folder / "head", say)
     for layer in model.layers:
         layer.trainable = True
     freeze_batch_norm(model, pretrained)
-    everything = Fit(
-        "all layers",
-        settings.epochs,
-        settings.batch_size,
-        settings.optimizer,
-        settings.learning_rate,
-        settings.schedule,
-        settings.augment,
-        seed + 1,
-    )
+    everything = plan_training("all layers", settings, settings.epochs, settings.learning_rate, seed + 1)
     return history + fit(model, images, everything, folder / "all", say)
+
+
+def plan_training(name: str, settings: TrainSettings, epochs: int, learning_rate: float, seed: int) -> Fit:
+    """A phase with the batch size, optimizer, schedule and augmentation of [train]."""
+    return Fit(
+        name=name,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        learning_rate=learning_rate,
+        schedule=settings.schedule,
+        plateau=settings.plateau,
+        augment=settings.augment,
+        seed=seed,
+    )
 
 
 def freeze_batch_norm(model: keras.Model, frozen: bool) -> None:
@@ -128,6 +189,7 @@ def fit(
     folder: Path,
     say: Reporter,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    teacher: Teacher | None = None,
 ) -> list[dict[str, float]]:
     """Train one phase, or go on with it, and give the model the weights of its best epoch.
 
@@ -138,15 +200,17 @@ def fit(
         folder: Where state and weights are kept; the caller removes it when nothing is left to go on with.
         say: Progress.
         callbacks: More callbacks, such as pruning steps.
+        teacher: A model whose features are learned beside the labels.
 
     Returns:
         History, one record per epoch.
     """
     if plan.epochs == 0:
         return []
-    _compile(model, plan, images)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    model.optimizer.build(model.trainable_variables)
+    trained = model if teacher is None else teacher.beside(model)
+    _compile(trained, plan, images, teacher)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=trained.optimizer)
+    trained.optimizer.build(trained.trainable_variables)
     folder.mkdir(parents=True, exist_ok=True)
     state = _restore(checkpoint, folder, plan)
     if state.epoch == 0 and plan.first_eligible_epoch == 0:
@@ -154,11 +218,11 @@ def fit(
     with say.task(f"train {plan.name}", plan.epochs * _step_count(images, plan)) as advance:
         advance(state.epoch * _step_count(images, plan))
         for epoch in range(state.epoch, plan.epochs):
-            batches = _Batches(images, plan, epoch)
+            batches = _Batches(images, plan, epoch, teacher)
             steps = keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: advance(1))
             if plan.schedule == "plateau":
-                model.optimizer.learning_rate.assign(state.learning_rate)
-            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[*callbacks, steps])
+                trained.optimizer.learning_rate.assign(state.learning_rate)
+            fitted = trained.fit(batches, shuffle=False, verbose=0, callbacks=[*callbacks, steps])
             _finish_epoch(model, images, plan, state, fitted.history, folder)
             _save(checkpoint, state, folder)
             _say_epoch(say, plan, state)
@@ -178,13 +242,24 @@ def validation_accuracy(model: keras.Model, images: Images) -> float:
     return correct / len(images.validation)
 
 
-def _compile(model: keras.Model, plan: Fit, images: Images) -> None:
+def _compile(model: keras.Model, plan: Fit, images: Images, teacher: Teacher | None) -> None:
     rate: Any = plan.learning_rate
     if plan.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, plan.epochs * _step_count(images, plan))
-    optimizer = keras.optimizers.SGD(rate, momentum=0.9) if plan.optimizer == "sgd" else keras.optimizers.Adam(rate)
-    loss = "binary_crossentropy" if images.class_count == 2 else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
+    label_loss = "binary_crossentropy" if images.class_count == 2 else "sparse_categorical_crossentropy"
+    losses: list[Any] = [label_loss]
+    weights, metrics = [1.0], [["accuracy"]]
+    if teacher is not None:
+        count = len(model.outputs) - 1
+        losses += [_relative_error] * count
+        weights += [teacher.weight / count] * count
+        metrics += [[] for _ in range(count)]
+    model.compile(_OPTIMIZERS[plan.optimizer](rate), loss=losses, loss_weights=weights, metrics=metrics)
+
+
+def _relative_error(wanted: tf.Tensor, got: tf.Tensor) -> tf.Tensor:
+    """Mean squared error as a share of the mean square of what is wanted, so that layers weigh the same."""
+    return tf.reduce_mean(tf.square(wanted - got)) / (tf.reduce_mean(tf.square(wanted)) + _DEAD_FEATURE)
 
 
 def _step_count(images: Images, plan: Fit) -> int:
@@ -213,20 +288,20 @@ def _finish_epoch(
 ) -> None:
     accuracy = validation_accuracy(model, images)
     state.epoch += 1
-    state.history.append(
-        {"loss": fitted["loss"][0], "accuracy": fitted["accuracy"][0], "validation_accuracy": accuracy}
-    )
+    trained = next(value[0] for name, value in fitted.items() if name.endswith("accuracy"))
+    state.history.append({"loss": fitted["loss"][0], "accuracy": trained, "validation_accuracy": accuracy})
     if state.epoch >= plan.first_eligible_epoch:
         _keep_best(model, state, accuracy, folder)
-    recent = [record["validation_accuracy"] for record in state.history]
-    if plan.schedule == "plateau" and _stands_still(recent):
-        state.learning_rate = max(state.learning_rate * _PLATEAU_FACTOR, _PLATEAU_LEAST)
+    if plan.schedule == "plateau" and _stands_still(state.history, plan.plateau):
+        state.learning_rate = max(state.learning_rate * plan.plateau.factor, plan.plateau.least)
 
 
-def _stands_still(accuracies: Sequence[float]) -> bool:
+def _stands_still(history: Sequence[dict[str, float]], plateau: PlateauSettings) -> bool:
     """No new best in the last epochs, counted anew after each reduction."""
-    best = max(range(len(accuracies)), key=lambda index: (accuracies[index], -index))
-    return len(accuracies) - 1 > best and (len(accuracies) - 1 - best) % _PLATEAU_PATIENCE == 0
+    sign = -1 if plateau.monitor == "loss" else 1
+    values = [sign * record[plateau.monitor] for record in history]
+    since_best = len(values) - 1 - values.index(max(values))
+    return since_best > 0 and since_best % plateau.patience == 0
 
 
 def _keep_best(model: keras.Model, state: FitState, accuracy: float, folder: Path) -> None:
@@ -246,21 +321,22 @@ def _say_epoch(say: Reporter, plan: Fit, state: FitState) -> None:
 class _Batches(keras.utils.Sequence):  # type: ignore[misc]
     """The batches of one epoch; order and augmentation depend on seed and epoch only."""
 
-    def __init__(self, images: Images, plan: Fit, epoch: int) -> None:
-        self.images, self.plan, self.epoch = images, plan, epoch
+    def __init__(self, images: Images, plan: Fit, epoch: int, teacher: Teacher | None) -> None:
+        self.images, self.plan, self.epoch, self.teacher = images, plan, epoch, teacher
         self.order = np.random.default_rng([plan.seed, epoch]).permutation(len(images.train))
 
     def __len__(self) -> int:
         return _step_count(self.images, self.plan)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         size = self.plan.batch_size
         chosen = self.order[index * size : (index + 1) * size]
         pixels = self.images.train[chosen]
         if self.plan.augment:
             random = np.random.default_rng([self.plan.seed, self.epoch, index])
             pixels = _augment(pixels, self.plan.augment, random)
-        return to_tensor(pixels, self.images.contract), self.images.train_labels[chosen]
+        tensor, labels = to_tensor(pixels, self.images.contract), self.images.train_labels[chosen]
+        return tensor, labels if self.teacher is None else [labels, *self.teacher.features(tensor)]
 
 
 def _augment(pixels: np.ndarray, ways: Sequence[str], random: np.random.Generator) -> np.ndarray:

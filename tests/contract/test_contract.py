@@ -1,4 +1,5 @@
-"""What one version wrote, the next ones still read: JSON of every schema version, and JSON that means harm.
+"""What one version wrote, the next ones still read or refuse by its number: JSON of every schema version, and JSON that
+means harm.
 
 The files under golden/ are never written again; a new schema version adds new ones.
 """
@@ -7,12 +8,15 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from liteship.errors import DataError
+from liteship.manifests import read_manifest
 from liteship.report.rows import build_rows
 from liteship_agent.errors import RecordError
 from liteship_agent.job import Job
@@ -21,7 +25,7 @@ from liteship_agent.records import dumps, loads
 from liteship_agent.report import Report
 
 GOLDEN = Path(__file__).parent / "golden"
-RECORDS = {"manifest-1.json": Manifest, "job-1.json": Job, "report-1.json": Report}
+RECORDS = {"manifest-2.json": Manifest, "job-1.json": Job, "report-1.json": Report}
 OBJECTS = {cls: json.loads((GOLDEN / name).read_text(encoding="utf-8")) for name, cls in RECORDS.items()}
 
 records = pytest.mark.parametrize("cls", list(OBJECTS), ids=lambda cls: cls.__name__)
@@ -47,7 +51,16 @@ def paths(value, path=()):
 
 # Fields with a default, fields whose keys are free, and the golden files' fields of a later version.
 OPTIONAL = {"dtype", "scale", "zero_point", "sensors", "seed", "limit", "block_timeout_seconds"}
-OPTIONAL |= {"tensorflow", "ai-edge-litert", "board_model", "cpu_model", "later", "note", "refused"}
+OPTIONAL |= {
+    "removed_filters_ratio",
+    "tensorflow",
+    "ai-edge-litert",
+    "board_model",
+    "cpu_model",
+    "later",
+    "note",
+    "refused",
+}
 PATHS = {cls: list(paths(value)) for cls, value in OBJECTS.items()}
 
 
@@ -80,7 +93,7 @@ def test_a_golden_file_reads_and_is_written_back_byte_for_byte(name, cls):
     record = loads(cls, data, name)
 
     assert dumps(record) == data
-    assert record.schema_version == 1
+    assert name == f"{cls.__name__.lower()}-{record.schema_version}.json"
 
 
 def test_every_schema_version_has_its_golden_file():
@@ -90,21 +103,37 @@ def test_every_schema_version_has_its_golden_file():
 
 
 def test_the_golden_report_still_gives_the_rows_it_gave():
-    manifest = loads(Manifest, (GOLDEN / "manifest-1.json").read_bytes(), "manifest-1.json")
+    manifest = loads(Manifest, (GOLDEN / "manifest-2.json").read_bytes(), "manifest-2.json")
     report = loads(Report, (GOLDEN / "report-1.json").read_bytes(), "report-1.json")
+    # Reports have not changed since the first manifests, and a report names the manifest that it was made from.
+    report = replace(report, manifest_sha256=manifest.sha256())
 
     rows = {row.variant: row for row in build_rows(manifest, report)}
 
     assert rows["none-none"].median_ns == 1_545_000
     assert rows["none-none"].target_correct == 3
     assert rows["magnitude50-int8"].status == "failed: the process was ended by SIGKILL"
+    assert (rows["none-none"].parameters, rows["none-none"].parity_passed) == (2_259_265, True)
+    assert rows["mine"].keras_model is None
+
+
+def test_a_manifest_of_schema_1_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "manifest.json").write_bytes((GOLDEN / "manifest-1.json").read_bytes())
+
+    with pytest.raises(DataError) as raised:
+        read_manifest(tmp_path)
+
+    assert str(raised.value).startswith(f"{tmp_path / 'manifest.json'}: schema_version: schema_version 2 is required")
+    assert str(raised.value).endswith("Received: 1 Run the recipe again.")
+    assert raised.value.exit_code == 2
 
 
 @records
 def test_another_schema_version_is_refused_by_its_number(cls):
-    data = json.dumps({**OBJECTS[cls], "schema_version": 2}).encode()
+    known, other = cls.SCHEMA_VERSION, cls.SCHEMA_VERSION + 1
+    data = json.dumps({**OBJECTS[cls], "schema_version": other}).encode()
 
-    with pytest.raises(RecordError, match=r"schema_version 1 is required\. Received: 2") as raised:
+    with pytest.raises(RecordError, match=rf"schema_version {known} is required\. Received: {other}") as raised:
         loads(cls, data, "file.json")
 
     assert raised.value.field == "schema_version"

@@ -35,3 +35,22 @@ def test_integer_sigmoid_is_dequantized_before_it_is_mirrored():
 
 def test_kept_spatial_axes_are_flattened():
     assert to_scores(np.zeros((1, 1, 1, 5), np.float32), OutputContract("softmax")).shape == (1, 5)
+
+
+def test_several_logits_get_a_softmax_that_large_numbers_do_not_break():
+    scores = to_scores(np.array([[0.0, np.log(3.0)], [1000.0, -1000.0]], np.float32), OutputContract("logits"))
+
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, [[0.25, 0.75], [1, 0]], atol=1e-6)
+
+
+def test_one_logit_gets_a_sigmoid_for_the_second_label():
+    scores = to_scores(np.array([[0.0], [np.log(3.0)], [-1000.0]], np.float32), OutputContract("logits"))
+
+    np.testing.assert_allclose(scores, [[0.5, 0.5], [0.25, 0.75], [1, 0]], atol=1e-6)
+
+
+def test_integer_logits_are_dequantized_first():
+    scores = to_scores(np.array([[10, 20]], np.int8), OutputContract("logits", "int8", 0.1, 10))
+
+    np.testing.assert_allclose(scores, [[1 / (1 + np.e), np.e / (1 + np.e)]], atol=1e-6)

@@ -1,4 +1,4 @@
-"""A made-up study of six variants and a job on it, for the tests of rows and tables."""
+"""Made-up studies and jobs on them, for the tests of rows and tables: six variants, and one of structured pruning."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from liteship_agent.manifest import (
     Golden,
     HostAccuracy,
     InputContract,
+    KerasModel,
     LayerSparsity,
     Lineage,
     Manifest,
     ManifestEntry,
     Operator,
     OutputContract,
+    Parity,
     SparseVerdict,
     ValidationImage,
     ValidationSet,
@@ -27,6 +29,7 @@ from liteship_agent.report import Block, Report, Scores
 IMAGE_COUNT = 290
 REFUSED_REASON = "FULLY_CONNECTED version 12 is not in tflite-runtime 2.14.0; take a LiteRT runtime"
 FAILURE_REASON = "representative images hold a NaN"
+SPARSE_ON = "ai-edge-litert 2.3 on aarch64"
 
 
 def sha(name: str) -> str:
@@ -42,11 +45,13 @@ def make_entry(variant: str, **changes: Any) -> ManifestEntry:
         "requested_sparsity": 0.0,
         "achieved_sparsity": 0.0,
         "sparsity_by_layer": (LayerSparsity("Conv1", 864, 0),),
-        "parameters": 2_259_265,
+        "keras": KerasModel(variant.rpartition("-")[0], 9_160_000, 8_400_000, 2_259_265),
         "multiply_adds": 58_000_000,
         "operators": (Operator("CONV_2D", 1, 35),),
         "minimum_runtime": "1.14.0",
-        "sparse_verdict": SparseVerdict(False, "stock MobileNetV2 pads (0, 1)"),
+        "sparse_verdict": SparseVerdict(False, None, "kernels are stored densely", SPARSE_ON),
+        "dense_twin_of": None,
+        "parity": Parity(269, 288, IMAGE_COUNT, 0.0007, 0.02, True),
         "input": InputContract(96, 96, "rgb", "crop", "area", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
         "output": OutputContract("sigmoid"),
         "calibration": None,
@@ -62,7 +67,7 @@ def make_manifest(image_count: int = IMAGE_COUNT, **changes: Any) -> Manifest:
     int8 = {"size_bytes": 2_652_912, "calibration": Calibration(100, sha("calibration"), True)}
     images = tuple(ValidationImage(f"{'cat' if i % 2 else 'dog'}/{i}.jpg", i % 2, 512, 9) for i in range(image_count))
     fields: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": Manifest.SCHEMA_VERSION,
         "study": "pets",
         "labels": ("dog", "cat"),
         "entries": (
@@ -76,6 +81,25 @@ def make_manifest(image_count: int = IMAGE_COUNT, **changes: Any) -> Manifest:
         "validation": ValidationSet(sha("validation"), 10_000, images),
     }
     return Manifest(**{**fields, **changes})
+
+
+def make_pruned_manifest(**verdict: Any) -> Manifest:
+    """A study whose int8 fails its parity, and which has filter pruning and a sparse file with its dense twin."""
+    half = KerasModel("filter50", 4_300_000, 3_900_000, 1_052_000, 0.3512)
+    sparse = KerasModel("latency90", 9_170_000, 1_800_000, 2_261_000)
+    zeros = {"requested_sparsity": 0.9, "achieved_sparsity": 0.8511, "gzip_bytes": 1_402_000, "keras": sparse}
+    stored = {"operators": (Operator("DENSIFY", 1, 34),), "size_bytes": 1_530_000}
+    eligible = {"eligible": True, "layer": None, "reason": "every rule is met", "holds_for": SPARSE_ON}
+    bad = {"host_accuracy": HostAccuracy(257, IMAGE_COUNT, "ai-edge-litert 2.3.0"), "size_bytes": 2_652_912}
+    filtered = {"size_bytes": 4_100_000, "gzip_bytes": 3_800_000, "keras": half, "multiply_adds": 29_000_000}
+    entries = (
+        make_entry("none-none"),
+        make_entry("none-int8", parity=Parity(269, 271, IMAGE_COUNT, 0.41, 0.02, False), gzip_bytes=2_301_004, **bad),
+        make_entry("filter50-none", **filtered),
+        make_entry("latency90-none", sparse_verdict=SparseVerdict(**{**eligible, **verdict}), **zeros, **stored),
+        make_entry("latency90-none-twin", dense_twin_of=sha("latency90-none"), **zeros),
+    )
+    return make_manifest(entries=entries, failures=())
 
 
 def make_block(variant: str, round_index: int, latencies_ns: tuple[int, ...], **changes: Any) -> Block:
@@ -141,3 +165,20 @@ def make_report(manifest: Manifest, **changes: Any) -> Report:
         "extra": {"refused": {sha("magnitude50-dynamic"): REFUSED_REASON}},
     }
     return Report(**{**fields, **changes})
+
+
+def make_pruned_report(manifest: Manifest, **changes: Any) -> Report:
+    """All of the pruned study measured: filter pruning takes half the time, the sparse file as long as its twin."""
+    medians_ns = {"none-none": 1_540_000, "none-int8": 1_530_000, "filter50-none": 770_000}
+    medians_ns |= {"latency90-none": 1_500_000, "latency90-none-twin": 1_530_000}
+    blocks = tuple(
+        make_block(
+            variant, i, tuple(center + 50_000 * i + q for q in range(-6, 7)), rss_anon_bytes=20_000_000 + 8 * center
+        )
+        for i in range(5)
+        for variant, center in medians_ns.items()
+    )
+    scores = tuple(make_scores(variant, wrong) for wrong, variant in enumerate(medians_ns, start=22))
+    return make_report(
+        manifest, **{"job": make_job(*medians_ns), "blocks": blocks, "accuracy": scores, "extra": {}, **changes}
+    )

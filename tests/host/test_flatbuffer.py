@@ -15,9 +15,12 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liteship.errors import ConversionError
-from liteship.flatbuffer import Inspection, inspect, missing_operators, sparse_verdict
+from liteship.errors import ConversionError, UsageError
+from liteship.flatbuffer import Inspection, inspect, known_runtime, known_runtimes, missing_operators, sparse_verdict
+from liteship.provision import RUNTIMES
+from liteship.recipe import ConvertSettings
 from liteship_agent.manifest import Operator
+from tflite_samples import ESCAPE, color_classifier, move_buffers_out, unusual_model
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
 # Of small_network: kernel elements, and those that meet each output position times the positions.
@@ -49,7 +52,7 @@ def files(network: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     folder = tmp_path_factory.mktemp("saved")
     export(network, folder)
     images = np.random.default_rng(1).uniform(-1, 1, (8, 1, 32, 32, 3)).astype(np.float32)
-    return {name: convert(folder, name, images) for name in QUANTIZATIONS}
+    return {name: convert(folder, name, images, ConvertSettings()) for name in QUANTIZATIONS}
 
 
 @pytest.fixture(scope="session")
@@ -147,10 +150,90 @@ def test_minimum_runtime_is_the_converters_note(inspections: dict[str, Inspectio
     assert all(note is not None and note.split(".")[0] in "12" for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "kind"),
+    [("none", "float32"), ("dynamic", "dynamic range"), ("float16", "float16 weights"), ("int8", "full integer")],
+)
+def test_quantization_is_found_in_the_kernels(quantization: str, kind: str, inspections: dict[str, Inspection]) -> None:
+    assert inspections[quantization].quantization == kind
+
+
+def test_integer_layers_among_float_ones_are_mixed(files: dict[str, bytes]) -> None:
+    def make_input_float(model: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors[graph.operators[-2].inputs[0]].type = schema.TensorType.FLOAT32
+
+    assert inspect(rewritten(files["int8"], make_input_float), "mixed").quantization == "mixed"
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_parameters_are_kernels_and_biases(quantization: str, inspections: dict[str, Inspection]) -> None:
+    biases = 16 + 16 + 80 + 1
+    assert inspections[quantization].parameters == sum(WEIGHTS) + biases
+
+
+@pytest.mark.parametrize(
+    ("note", "allowed"),
+    [
+        (b"fp16accfp16", True),
+        (b"fp16bf16accfp16", True),
+        (b"fp16accfp32", False),
+        (b"bf16accfp16", False),
+        (b"", False),
+        (b"\xff\x00", False),
+    ],
+)
+def test_float16_accumulation_is_what_the_metadata_allows(note: bytes, allowed: bool, files: dict[str, bytes]) -> None:
+    def add_note(model: Any) -> None:
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        entry.name, entry.buffer, buffer.data = "reduced_precision_support", len(model.buffers), list(note)
+        model.metadata.append(entry)
+        model.buffers.append(buffer)
+
+    inspection = inspect(rewritten(files["none"], add_note), "noted")
+    assert inspection.float16_accumulation is allowed
+    assert inspection.metadata == ("min_runtime_version", "CONVERSION_METADATA", "reduced_precision_support")
+
+
+def test_unusual_model_is_told_whole() -> None:
+    inspection = inspect(unusual_model(), "unusual")
+    escaped = "\\x1b[31mred\\x9b2J"
+    names = {operator.name: operator.count for operator in inspection.operators}
+    assert names == {"CONV_2D": 1, f"CUSTOM Find{escaped}": 1, "TRANSPOSE_CONV": 1, "WHILE": 2}
+    assert [tensor.dtype for tensor in (*inspection.inputs, *inspection.outputs)] == [
+        *("float32", "string", "bool", "float32")
+    ]
+    assert (inspection.inputs[0].shape, inspection.inputs[0].signature) == ((1, 4, 4, 2), (-1, 4, 4, 2))
+    assert inspection.inputs[1].name == escaped
+    assert not any(character in str(inspection) for character in ESCAPE if not character.isprintable())
+    assert [(layer.name, layer.weights, layer.zeros) for layer in inspection.layers] == [
+        ("four bits", 6, 3),
+        ("grown", 60, 0),
+    ]
+    assert inspection.multiply_adds == 16 * 6 + 16 * 60
+    assert (inspection.graphs, inspection.parameters, inspection.float16_accumulation) == (2, 66, True)
+
+
+def test_constants_behind_the_flatbuffer_are_read(files: dict[str, bytes]) -> None:
+    moved = move_buffers_out(color_classifier())
+    assert schema.Model.GetRootAsModel(moved, 0).Buffers(2).DataLength() == 0
+    assert inspect(moved, "moved") == inspect(color_classifier(), "whole")
+    assert inspect(moved, "moved").layers[0].zeros == 6
+
+
+def test_operator_that_is_newer_than_the_schema_is_told_by_its_number(files: dict[str, bytes]) -> None:
+    def renumber(model: Any) -> None:
+        model.operatorCodes[0].builtinCode = 999
+
+    inspection = inspect(rewritten(color_classifier(), renumber), "new")
+    assert "BUILTIN_999" in [operator.name for operator in inspection.operators]
+    missing = missing_operators(inspection.operators, "ai-edge-litert==2.3.0")
+    assert missing == ["BUILTIN_999 version 1 (the runtime has none)"]
+
+
 def test_dense_kernels_run_dense(inspections: dict[str, Inspection]) -> None:
     verdict = sparse_verdict(inspections["none"])
-    assert not verdict.eligible
-    assert "dense" in verdict.reason
+    assert (verdict.eligible, verdict.layer, verdict.reason) == (False, None, "kernels are stored dense")
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -172,22 +255,74 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         png.tobytes(),
         archive.getvalue(),
         b"....TFL3",
+        b"PK\x03\x04TFL3",
         b"\xff" * 4 + b"TFL3" + b"\xff" * 99,
     ):
         refusal(content)
 
 
-@settings(max_examples=250, deadline=None)
-@given(data=st.data(), quantization=st.sampled_from(["float16", "int8"]))
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), sample=st.sampled_from(["float16", "int8", "unusual"]))
 def test_flipped_bits_are_read_or_refused_and_nothing_else(
-    data: st.DataObject, quantization: str, files: dict[str, bytes]
+    data: st.DataObject, sample: str, files: dict[str, bytes]
 ) -> None:
-    content = bytearray(files[quantization])
+    content = bytearray(unusual_model() if sample == "unusual" else files[sample])
     flips = data.draw(st.lists(st.tuples(st.integers(8, len(content) - 1), st.integers(0, 7)), min_size=1, max_size=8))
     for position, bit in flips:
         content[position] ^= 1 << bit
     with contextlib.suppress(ConversionError):
         inspect(bytes(content), "flipped")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("extreme", [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF])
+def test_extreme_word_anywhere_is_read_or_refused_and_nothing_else(extreme: int) -> None:
+    for whole in (color_classifier(dtype="int8"), unusual_model(), move_buffers_out(color_classifier())[:8192]):
+        for position in range(8, min(len(whole), 3000) - 4, 4):
+            content = whole[:position] + extreme.to_bytes(4, "little") + whole[position + 4 :]
+            with contextlib.suppress(ConversionError):
+                inspect(content, "extreme")
+
+
+@pytest.mark.timeout(20)
+def test_list_of_one_operator_a_million_times_is_refused() -> None:
+    def repeat(content: bytes, count: int) -> bytes:
+        """Let the list of operators be `count` references to one operator, behind the end of the file."""
+        graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
+        field, first = graph._tab.Pos + graph._tab.Offset(10), graph.Operators(0)._tab.Pos
+        start = len(content) + 4
+        list_ = [(first - (start + 4 * index)) % 2**32 for index in range(count)]
+        grown = bytearray(content + count.to_bytes(4, "little") + np.array(list_, np.uint32).tobytes())
+        grown[field : field + 4] = (len(content) - field).to_bytes(4, "little")
+        return bytes(grown)
+
+    assert "more entries" in refusal(repeat(color_classifier(), 1_000_000))
+
+
+def test_buffers_that_overlap_are_refused(files: dict[str, bytes]) -> None:
+    content = rewritten(files["none"], lambda model: [point_at_everything(buffer) for buffer in model.buffers[1:]])
+    assert "overlap" in refusal(content.ljust(40_000, b"\0"))
+
+
+def point_at_everything(buffer: Any) -> None:
+    buffer.data, buffer.offset, buffer.size = None, 8, 30_000
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_scale_that_is_no_number_is_refused(scale: float, files: dict[str, bytes]) -> None:
+    def spoil(model: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors[graph.inputs[0]].quantization.scale = [scale]
+
+    assert str(scale) in refusal(rewritten(files["int8"], spoil))
+
+
+def test_shape_that_its_bytes_do_not_fill_is_refused(files: dict[str, bytes]) -> None:
+    def stretch(model: Any) -> None:
+        for tensor in model.subgraphs[0].tensors:
+            tensor.shape = [2**31 - 1] * 4
+
+    assert "bytes for shape" in refusal(rewritten(files["none"], stretch))
 
 
 @pytest.mark.timeout(30)
@@ -213,7 +348,7 @@ def test_runtime_without_the_operators_version_is_named_with_its_own() -> None:
     needed = (Operator("FULLY_CONNECTED", 12, 1), Operator("CONV_2D", 1, 9), Operator("CUSTOM Flex", 1, 1))
     assert missing_operators(needed, "tflite-runtime==2.14.0") == [
         "FULLY_CONNECTED version 12 (the runtime has 10)",
-        "CUSTOM Flex version 1 (the runtime has none)",
+        "CUSTOM Flex (no runtime has custom operators)",
     ]
     assert missing_operators(needed[:2], "ai-edge-litert==2.3.0") == []
 
@@ -222,3 +357,27 @@ def test_runtime_without_the_operators_version_is_named_with_its_own() -> None:
 @pytest.mark.parametrize("quantization", ["none", "float16", "int8"])
 def test_conversions_load_in_every_runtime(quantization: str, runtime: str, inspections: dict[str, Inspection]) -> None:
     assert missing_operators(inspections[quantization].operators, runtime) == []
+
+
+def test_runtimes_of_the_table_are_those_that_a_target_gets() -> None:
+    assert sorted(known_runtimes()) == sorted(runtime.requirement for runtime in RUNTIMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("tflite-runtime", "tflite-runtime==2.14.0"),
+        ("tflite-runtime==2.14", "tflite-runtime==2.14.0"),
+        ("tflite-runtime==2.14.0", "tflite-runtime==2.14.0"),
+        ("ai-edge-litert", "ai-edge-litert==2.3.0"),
+        ("ai-edge-litert==2.1", "ai-edge-litert==2.1.0"),
+    ],
+)
+def test_name_of_a_runtime_may_leave_its_version_out(name: str, runtime: str) -> None:
+    assert known_runtime(name) == runtime
+
+
+@pytest.mark.parametrize("name", ["tflite", "tflite-runtime==2.1", "ai-edge-litert==3", "ai-edge-litert==", "", "=="])
+def test_unknown_runtime_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match=r"tflite-runtime==2\.14\.0 is required"):
+        known_runtime(name)

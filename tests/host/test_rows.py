@@ -11,6 +11,8 @@ from report_samples import (
     make_entry,
     make_job,
     make_manifest,
+    make_pruned_manifest,
+    make_pruned_report,
     make_report,
     make_scores,
     sha,
@@ -19,13 +21,24 @@ from report_samples import (
 from liteship.errors import ReportError
 from liteship.report.rows import build_header, build_rows
 from liteship_agent.job import Job
-from liteship_agent.manifest import HostAccuracy
+from liteship_agent.manifest import HostAccuracy, Parity
 from liteship_agent.report import FailedBlock, Scores
 
 MANIFEST = make_manifest()
+PRUNED = make_pruned_manifest()
 MEASURED = ("target_correct", "image_count", "target_accuracy_ratio", "target_accuracy_low_ratio")
 MEASURED += ("target_accuracy_high_ratio", "median_ns", "p90_ns", "end_to_end_median_ns", "ratio_to_float")
-MEASURED += ("rss_anon_bytes", "runtime", "runtime_version", "threads", "delegated_nodes", "total_nodes", "queries")
+MEASURED += (
+    "memory_gain",
+    "latency_gain",
+    "rss_anon_bytes",
+    "runtime",
+    "runtime_version",
+    "threads",
+    "delegated_nodes",
+    "total_nodes",
+    "queries",
+)
 
 
 def rows_by_variant(report, manifest=MANIFEST):
@@ -199,6 +212,145 @@ def test_a_host_accuracy_over_no_images_is_null():
     report = make_report(manifest, job=make_job(), blocks=(), accuracy=(), extra={})
 
     assert rows_by_variant(report, manifest)["none-none"].host_accuracy_ratio is None
+
+
+def pruned_rows(**changes):
+    return rows_by_variant(make_pruned_report(PRUNED, **changes), PRUNED)
+
+
+def parity_row(reference, correct, max_drop, passed, **changes):
+    """The row of a baseline with that parity, measured in one round."""
+    entry = make_entry(
+        "none-none",
+        host_accuracy=HostAccuracy(correct, IMAGE_COUNT, "x"),
+        parity=Parity(reference, 271, IMAGE_COUNT, 0.25, max_drop, passed),
+    )
+    manifest = make_manifest(entries=(entry,), failures=())
+    parts = {"blocks": (make_block("none-none", 0, (5,)),), "accuracy": (make_scores("none-none", 0),), "extra": {}}
+    return rows_by_variant(
+        make_report(manifest, **{"job": make_job("none-none", rounds=1), **parts, **changes}), manifest
+    )["none-none"]
+
+
+def test_a_row_tells_of_the_model_it_was_converted_from():
+    row = pruned_rows()["filter50-none"]
+
+    assert (row.keras_model, row.keras_size_bytes, row.keras_gzip_bytes) == ("filter50", 4_300_000, 3_900_000)
+    assert (row.parameters, row.removed_filters_ratio, row.multiply_adds) == (1_052_000, 0.3512, 29_000_000)
+
+
+def test_an_imported_file_has_no_model_and_no_parity():
+    manifest = make_manifest(entries=(make_entry("mine", keras=None, parity=None),), failures=())
+    row = rows_by_variant(make_report(manifest, job=make_job(), blocks=(), accuracy=(), extra={}), manifest)["mine"]
+
+    assert (row.keras_model, row.parameters, row.multiply_adds) == (None, None, 58_000_000)
+    assert (row.parity_passed, row.parity_drop_ratio, row.parity_equal_ratio) == (None, None, None)
+
+
+def test_parity_stands_in_the_row():
+    row = parity_row(reference=269, correct=268, max_drop=0.02, passed=True)
+
+    assert (row.status, row.parity_passed, row.parity_max_drop_ratio) == ("ok", True, 0.02)
+    assert row.parity_drop_ratio == pytest.approx(1 / IMAGE_COUNT)
+    assert (row.parity_equal_ratio, row.parity_largest_difference) == (271 / IMAGE_COUNT, 0.25)
+
+
+def test_what_failed_its_parity_keeps_its_figures_and_says_so():
+    row = pruned_rows()["none-int8"]
+
+    assert row.status == "parity failed: accuracy drops by 4.1 points (2.0 allowed); 93.4 % equal answers"
+    assert None not in (row.median_ns, row.p90_ns, row.ratio_to_float, row.target_accuracy_ratio, row.rss_anon_bytes)
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "shown"), [(0.02, "2.1 points (2.0 allowed)"), (0.0206, "2.07 points (2.06 allowed)")]
+)
+def test_a_failed_parity_shows_how_the_drop_is_above_what_is_allowed(max_drop, shown):
+    assert shown in parity_row(reference=269, correct=263, max_drop=max_drop, passed=False).status
+
+
+def test_what_was_not_measured_says_that_first():
+    failed = (FailedBlock(sha("none-none"), 0, "the process was ended by SIGKILL"),)
+    row = parity_row(269, 257, 0.02, False, blocks=(), accuracy=(), failed=failed)
+
+    assert (row.status, row.parity_passed) == ("failed: the process was ended by SIGKILL", False)
+
+
+def test_a_sparse_file_is_compared_with_its_dense_twin_round_by_round():
+    report = make_pruned_report(PRUNED)
+    slower = tuple(
+        replace(block, latencies_ns=tuple(9 * latency for latency in block.latencies_ns))
+        if block.round_index == 1 and block.artefact in (sha("latency90-none"), sha("latency90-none-twin"))
+        else block
+        for block in report.blocks
+    )
+    row = rows_by_variant(replace(report, blocks=slower), PRUNED)["latency90-none"]
+
+    assert (row.stored_sparse, row.sparse_eligible, row.sparse_layer) == (True, True, None)
+    assert row.sparse_speedup_ratio == pytest.approx(1_630 / 1_600)
+
+
+def test_the_twin_is_a_row_of_its_own_without_a_twin():
+    row = pruned_rows()["latency90-none-twin"]
+
+    assert row.dense_twin_of == sha("latency90-none")
+    assert (row.stored_sparse, row.sparse_speedup_ratio, row.status) == (False, None, "ok")
+
+
+def test_without_its_twin_in_the_job_a_sparse_file_has_no_speedup():
+    report = make_pruned_report(PRUNED)
+    twin = sha("latency90-none-twin")
+    job = replace(report.job, artefacts=tuple(sha256 for sha256 in report.job.artefacts if sha256 != twin))
+    blocks = tuple(block for block in report.blocks if block.artefact != twin)
+    accuracy = tuple(scores for scores in report.accuracy if scores.artefact != twin)
+    rows = rows_by_variant(replace(report, job=job, blocks=blocks, accuracy=accuracy), PRUNED)
+
+    assert (rows["latency90-none"].sparse_speedup_ratio, rows["latency90-none-twin"].status) == (None, "not run")
+
+
+def test_gains_are_times_smaller_or_faster_than_the_baseline():
+    row = pruned_rows()["filter50-none"]
+
+    assert row.file_gain == pytest.approx(8_808_040 / 4_100_000)
+    assert row.gzip_gain == pytest.approx(8_159_264 / 3_800_000)
+    assert row.memory_gain == pytest.approx((20_000_000 + 8 * 1_540_000) / (20_000_000 + 8 * 770_000))
+    assert row.latency_gain == pytest.approx(1 / row.ratio_to_float)
+
+
+def test_a_gain_below_one_in_twenty_is_none():
+    rows = pruned_rows()
+
+    assert rows["none-int8"].ratio_to_float == pytest.approx(1_630 / 1_640)
+    assert (rows["none-int8"].latency_gain, rows["none-int8"].memory_gain) == (1.0, 1.0)
+    assert (rows["none-none"].file_gain, rows["none-none"].latency_gain) == (1.0, 1.0)
+
+
+def test_a_measured_gain_is_none_unless_every_round_shows_it():
+    report = make_pruned_report(PRUNED)
+    swapped = tuple(
+        replace(block, latencies_ns=(1_640_000,) * 13, rss_anon_bytes=40_000_000)
+        if (block.artefact, block.round_index) == (sha("filter50-none"), 1)
+        else block
+        for block in report.blocks
+    )
+    row = rows_by_variant(replace(report, blocks=swapped), PRUNED)["filter50-none"]
+
+    assert row.ratio_to_float < 0.6
+    assert (row.latency_gain, row.memory_gain) == (1.0, 1.0)
+    assert row.file_gain > 2
+
+
+@pytest.mark.parametrize("unknown", ["none-none", "none-int8"])
+def test_a_gain_that_was_not_measured_is_null(unknown):
+    full = make_report(MANIFEST)
+    blocks = tuple(
+        replace(block, rss_anon_bytes=0) if block.artefact == sha(unknown) else block for block in full.blocks
+    )
+    rows = rows_by_variant(replace(full, blocks=blocks))
+
+    assert (rows["none-int8"].memory_gain, rows["magnitude50-dynamic"].latency_gain) == (None, None)
+    assert rows["magnitude50-dynamic"].gzip_gain > 5
+    assert rows["magnitude75-int8"].file_gain is None
 
 
 def damaged_reports():

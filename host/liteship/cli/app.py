@@ -1,33 +1,72 @@
-"""`liteship`: all verbs, and the one place where errors become exit codes."""
+"""`liteship`: all verbs, and the one place where errors become exit codes.
+
+A verb's module is imported when the verb is called: what one verb needs (SSH, charts, NumPy) must not slow the others.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from liteship import __version__
-from liteship.cli import data, doctor, run, targets
 from liteship.errors import LinkError, LiteshipError
 from liteship_agent.errors import AgentError
 
 INTERRUPTED = 130
+# Where each verb is, and its line in the list of verbs: the first of its docstring.
+VERBS = {
+    "run": (
+        "run:run_command",
+        "Train, compress, deploy, measure, and print the comparison table: the whole way of a recipe.",
+    ),
+    "deploy": (
+        "run:deploy_command",
+        "Make a study the active release of a target: only what it lacks is sent, verified there, and switched to.",
+    ),
+    "bench": (
+        "run:bench_command",
+        "Measure a study on a target and print the comparison table; what is not deployed yet is deployed first.",
+    ),
+    "report": ("run:report_command", "Print the comparison table of a measurement again."),
+    "inspect": ("inspect:inspect_command", "Tell what stands in a .tflite file, and which runtimes load it."),
+    "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
+    "targets": ("targets:app", "List, add and trust boards."),
+    "data": ("data:app", "Get public image sets."),
+}
+
+
+def load_verb(name: str) -> Any:
+    """The command or group of commands of a verb."""
+    module, _, attribute = VERBS[name][0].partition(":")
+    verb = getattr(import_module(f"liteship.cli.{module}"), attribute)
+    holder = typer.Typer()
+    if isinstance(verb, typer.Typer):
+        holder.add_typer(verb, name=name)
+    else:
+        holder.command(name)(verb)
+    return typer.main.get_group(holder).commands[name]
+
+
+class _Verbs(TyperGroup):
+    """Knows names and help of all verbs, and loads the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_verb(name) if name and command else command, rest
+
 
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train, prune and quantize an image classifier, put it on a board over SSH, measure it there, and compare.",
     epilog="Start with: liteship run benchmarks/demo.toml",
 )
-app.command("run")(run.run_command)
-app.command("deploy")(run.deploy_command)
-app.command("bench")(run.bench_command)
-app.command("report")(run.report_command)
-app.command("doctor")(doctor.doctor_command)
-app.add_typer(targets.app, name="targets")
-app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -37,6 +76,14 @@ def _version(
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+def _not_loaded_yet() -> None:
+    """Stands for a verb in the list of verbs."""
+
+
+for _name, (_, _summary) in VERBS.items():
+    app.command(_name, help=_summary)(_not_loaded_yet)
 
 
 def main() -> None:

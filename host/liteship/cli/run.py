@@ -60,6 +60,23 @@ def run_command(
     runtime: RuntimeOption = None,
     tier: TierOption = None,
     threads: ThreadsOption = None,
+    for_runtime: Annotated[
+        str | None,
+        typer.Option("--for-runtime", help="Make files that NAME==VERSION loads, or say which cannot be made."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            min=0,
+            max=1,
+            help="Stop pruning harder where accuracy falls by more than this (0.05: 5 points).",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Trainings beside each other.  [default: as cores and memory allow]"),
+    ] = None,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
     ] = False,
@@ -71,7 +88,8 @@ def run_command(
     """
     check_options(target, runtime, tier)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
-    manifest = _build(settings, limit, skip_corrupt)
+    settings = settings.with_overrides(runtime=_known_runtime(for_runtime or settings.convert.runtime))
+    manifest = _build(settings, limit, skip_corrupt, jobs, max_drop)
     report = _measure(MODELS / settings.name, manifest, target, runtime, tier, threads, None)
     _print_report(manifest, report, "json" if as_json else "terminal")
 
@@ -128,21 +146,34 @@ def report_command(
     _print_report(manifest, load_report(folder, target, job), "json" if as_json else form)
 
 
-def _build(recipe: Recipe, limit: int | None, skip_corrupt: bool) -> Manifest:
+def _known_runtime(name: str | None) -> str | None:
+    from liteship.flatbuffer import known_runtime
+
+    return None if name is None else known_runtime(name)
+
+
+def _build(
+    recipe: Recipe,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
+    jobs: int | None = None,
+    max_drop: float | None = None,
+) -> Manifest:
     """Make what the recipe asks for; TensorFlow is imported only here."""
     from liteship.data import find_images, limit_dataset, require_sound
 
     dataset = find_images(recipe.data.source, split=recipe.data.split, seed=recipe.seed, cache=_WORK_FOLDER / "data")
     if limit is not None:
         dataset = limit_dataset(dataset, limit, recipe.seed)
+        recipe = recipe.with_overrides(calibration=min(limit, recipe.calibration.count))
     with reporter().task("check images", len(dataset.train) + len(dataset.validation)) as advance:
         dataset = require_sound(dataset, skip_corrupt, lambda done, total: advance(1))
     with quiet_tensorflow(MODELS / recipe.name / "tensorflow.log") as say:
         for file, defect in dataset.skipped:
             say.say(f"skipped {file.path}: {defect}")
-        from liteship.study import build_study
+        from liteship.study.build import build_study
 
-        return build_study(recipe, dataset, MODELS, say)
+        return build_study(recipe, dataset, MODELS, say, jobs, max_drop)
 
 
 def _open_study(name: str | None) -> tuple[Path, Manifest]:
@@ -153,7 +184,7 @@ def _open_study(name: str | None) -> tuple[Path, Manifest]:
         if name is not None or not DEMO_RECIPE.exists():
             raise
         reporter().say(f"no study under {MODELS}/ yet: running {DEMO_RECIPE} first")
-        _build(load_recipe(DEMO_RECIPE), None, False)
+        _build(load_recipe(DEMO_RECIPE))
         folder = study_folder(MODELS, None)
     return folder, read_manifest(folder)
 
