@@ -58,6 +58,7 @@ def color_classifier(
 
 
 ESCAPE = "\x1b[31mred\x9b2J"
+FUSED = "first;" + "deep/" * 30 + "grown"
 CHUNK = 4096
 
 
@@ -70,7 +71,7 @@ def unusual_model() -> bytes:
     kernel = main.tensor("four bits", (3, 1, 1, 2), dtype="INT4", content=np.array([0x10, 0x00, 0x2F], np.uint8))
     convolved = main.node("CONV_2D", [image, kernel, -1], (1, 4, 4, 3), convolution_options())
     sizes = main.tensor("sizes", (4,), content=np.array([1, 8, 8, 5], np.int32))
-    grown = main.tensor("grown", (5, 2, 2, 3), content=np.ones((5, 2, 2, 3), np.float32))
+    grown = main.tensor(FUSED, (5, 2, 2, 3), content=np.ones((5, 2, 2, 3), np.float32))
     larger = main.node("TRANSPOSE_CONV", [sizes, grown, convolved], (1, 8, 8, 5), schema.TransposeConvOptionsT())
     loop = schema.WhileOptionsT()
     loop.condSubgraphIndex = loop.bodySubgraphIndex = 1

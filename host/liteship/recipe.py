@@ -376,7 +376,7 @@ class Recipe(_Section):
                     compress["epochs"] = epochs
                 if settings.trains_quantized:
                     compress["qat_epochs"] = min(settings.qat_epochs, epochs)
-        return _validate(values, f"recipe {self.name} with the options given")
+        return check_recipe(values, f"recipe {self.name} with the options given")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -393,10 +393,19 @@ def load_recipe(path: Path) -> Recipe:
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise RecipeError(f"{path}: valid TOML is required. Received: {exc}.") from exc
-    return _validate(values, str(path))
+    return check_recipe(values, str(path))
 
 
-def _validate(values: dict[str, Any], source: str) -> Recipe:
+def check_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """A recipe from the values of its keys.
+
+    Args:
+        values: As TOML gives them.
+        source: What the message names.
+
+    Raises:
+        RecipeError: a key or value is wrong; names the first mistake.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as exc:

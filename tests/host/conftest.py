@@ -116,7 +116,7 @@ def built(
     The small network stands in for MobileNetV2, which takes ten times as long to trace.
     """
     from liteship import architectures
-    from liteship.study import build_study
+    from liteship.study.build import build_study
 
     models = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ from liteship.flatbuffer import Inspection, inspect, known_runtime, known_runtim
 from liteship.provision import RUNTIMES
 from liteship.recipe import ConvertSettings
 from liteship_agent.manifest import Operator
-from tflite_samples import ESCAPE, color_classifier, move_buffers_out, unusual_model
+from tflite_samples import ESCAPE, FUSED, color_classifier, move_buffers_out, unusual_model
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
 # Of small_network: kernel elements, and those that meet each output position times the positions.
@@ -208,7 +208,7 @@ def test_unusual_model_is_told_whole() -> None:
     assert not any(character in str(inspection) for character in ESCAPE if not character.isprintable())
     assert [(layer.name, layer.weights, layer.zeros) for layer in inspection.layers] == [
         ("four bits", 6, 3),
-        ("grown", 60, 0),
+        (FUSED, 60, 0),
     ]
     assert inspection.multiply_adds == 16 * 6 + 16 * 60
     assert (inspection.graphs, inspection.parameters, inspection.float16_accumulation) == (2, 66, True)

@@ -93,6 +93,13 @@ def test_dynamic_sizes_and_custom_operators_are_shown(run: Run) -> None:
     assert facts.count("(no runtime has custom operators)") == 3
 
 
+def test_long_name_is_cut_in_the_middle_to_one_line(run: Run) -> None:
+    (line,) = [line for line in run("unusual.tflite")[1].splitlines() if "grown" in line]
+    assert "deep/deep" in line
+    assert "…" in line
+    assert "60" in line
+
+
 def test_json_is_one_object_with_all_facts(run: Run) -> None:
     code, out, _ = run("unusual.tflite", "--json", "--gzip")
     told = json.loads(out)

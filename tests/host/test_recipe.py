@@ -6,7 +6,7 @@ import pytest
 import tomlkit
 
 from liteship.errors import RecipeError
-from liteship.recipe import Recipe, Variant, load_recipe
+from liteship.recipe import CompressSettings, PreprocessSettings, Recipe, Variant, load_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -63,6 +63,7 @@ def test_mobilenet_recipe_prunes_to_three_sparsities() -> None:
     assert list(dict.fromkeys(v.model for v in recipe.variants())) == [
         "none",
         "magnitude25",
+        "magnitude30",
         "magnitude50",
         "magnitude75",
     ]
@@ -107,7 +108,11 @@ def test_variant_name_has_the_sparsity_in_percent(sparsity: float, name: str) ->
         ("0.5", "1.5", "compress[1].sparsity[0]: a ratio from 0 to 1, both excluded, is required. Received: 1.5."),
         ("0.5", "0.0", "compress[1].sparsity[0]: a ratio from 0 to 1, both excluded, is required. Received: 0.0."),
         ("[0.5]", "0.5", "compress[1].sparsity: a list of ratios is required. Received: 0.5."),
-        ("mobilenet_v2", "resnet", 'model.architecture: mobilenet_v2 or vgg16 is required. Received: "resnet".'),
+        (
+            "mobilenet_v2",
+            "resnet",
+            'model.architecture: mobilenet_v2, mobilenet_v2_sparse or vgg16 is required. Received: "resnet".',
+        ),
         ("epochs = 8", "epochs = 8.0", "train.epochs: a number of epochs, 0 or more, is required. Received: 8.0."),
         ("epochs = 8", "epochs = true", "train.epochs: a number of epochs, 0 or more, is required. Received: true."),
         (
@@ -144,11 +149,15 @@ def test_variant_name_has_the_sparsity_in_percent(sparsity: float, name: str) ->
             'compress[0].epochs: no such key beside pruning = "none" is required. Rec',
         ),
         ('["none", "int8"]', '["int8", "int8"]', "compress: each variant once is required. Received: none-int8 twice."),
-        ('["none", "int8"]', '["int4"]', "compress[0].quantization[0]: none, dynamic, float16 or int8 is required."),
+        (
+            '["none", "int8"]',
+            '["int4"]',
+            "compress[0].quantization[0]: none, dynamic, float16, int8, qat or pqat is required.",
+        ),
         (
             '["none", "int8"]',
             "[]",
-            "compress[0].quantization: a list of one or more of none, dynamic, float16, int8 is",
+            "compress[0].quantization: a list of one or more of none, dynamic, float16, int8, qat, pqat is",
         ),
         (
             "[train]",
@@ -175,9 +184,238 @@ def test_wrong_recipe_is_refused_with_field_required_and_received(
     assert refusal(tmp_path, VALID.replace(old, new, 1)).startswith(expected)
 
 
+KEYS = {
+    "sparsity": "[0.5]",
+    "epochs": "9",
+    "batch_size": "8",
+    "learning_rate": "1e-3",
+    "distill": "0.5",
+    "batch_norm": '"frozen"',
+    "ramp": '"constant"',
+    "spare": '["last"]',
+    "layers": '{ "head" = 0.1 }',
+    "criterion": '"l1"',
+    "of": '"filters"',
+    "rounds": "2",
+    "qat_epochs": "5",
+    "qat_learning_rate": "1e-4",
+}
+OF_ALL_PRUNINGS = {"sparsity", "epochs", "batch_size", "learning_rate", "distill", "batch_norm"}
+OF_ZEROS, OF_FILTERS = {"ramp", "spare", "layers"}, {"criterion", "of", "rounds"}
+MEANING = {
+    "none": set(),
+    "magnitude": OF_ALL_PRUNINGS | OF_ZEROS,
+    "latency": OF_ALL_PRUNINGS | OF_ZEROS,
+    "filter": OF_ALL_PRUNINGS | OF_FILTERS,
+}
+
+
+def with_section(*lines: str, architecture: str = "mobilenet_v2") -> str:
+    """A recipe whose only [[compress]] has these lines."""
+    text = VALID.partition("[[compress]]")[0].replace('"mobilenet_v2"', f'"{architecture}"')
+    return "\n".join([text, "[[compress]]", *lines])
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("pruning", MEANING)
+def test_key_stands_only_beside_a_pruning_that_it_means_something_to(tmp_path: Path, pruning: str, key: str) -> None:
+    needed = {"pruning": f'"{pruning}"', "quantization": '["none"]'}
+    if pruning != "none":
+        needed["sparsity"] = "[0.5]"
+    lines = [f"{name} = {value}" for name, value in {**needed, key: KEYS[key]}.items()]
+    text = with_section(*lines, architecture="mobilenet_v2_sparse")
+    if key in MEANING[pruning]:
+        settings = load(tmp_path, text).compress[0]
+        assert getattr(settings, key) != CompressSettings.model_fields[key].default
+    elif key.startswith("qat_"):
+        assert refusal(tmp_path, text).startswith(f"compress[0].{key}: no such key without qat or pqat is required.")
+    else:
+        expected = f'compress[0].{key}: no such key beside pruning = "{pruning}" is required.'
+        assert refusal(tmp_path, text).startswith(expected)
+
+
+@pytest.mark.parametrize(("pruning", "quantization"), [("none", "qat"), ("magnitude", "pqat"), ("filter", "qat")])
+def test_keys_of_qat_stand_beside_a_quantization_that_trains(tmp_path: Path, pruning: str, quantization: str) -> None:
+    sparsity = [] if pruning == "none" else ["sparsity = [0.5]"]
+    lines = [f'pruning = "{pruning}"', *sparsity, "qat_epochs = 5", f'quantization = ["none", "{quantization}"]']
+    assert load(tmp_path, with_section(*lines)).compress[0].qat_epochs == 5
+
+
+@pytest.mark.parametrize("pruning", ["none", "filter", "latency"])
+def test_pqat_is_for_magnitude_only(tmp_path: Path, pruning: str) -> None:
+    sparsity = [] if pruning == "none" else ["sparsity = [0.5]"]
+    text = with_section(
+        f'pruning = "{pruning}"', *sparsity, 'quantization = ["pqat"]', architecture="mobilenet_v2_sparse"
+    )
+    assert refusal(tmp_path, text).startswith("compress[0].quantization: ")
+
+
+def test_pqat_says_what_it_stands_beside(tmp_path: Path) -> None:
+    text = with_section('pruning = "filter"', "sparsity = [0.5]", 'quantization = ["pqat"]')
+    expected = 'compress[0].quantization: pqat only beside pruning = "magnitude": it preserves zeros is required.'
+    assert refusal(tmp_path, text).startswith(expected)
+
+
+@pytest.mark.parametrize("quantization", ['["none", "int8"]', '["dynamic"]', '["float16"]'])
+def test_latency_pruning_is_float_only(tmp_path: Path, quantization: str) -> None:
+    lines = ['pruning = "latency"', "sparsity = [0.75]", f"quantization = {quantization}"]
+    message = refusal(tmp_path, with_section(*lines, architecture="mobilenet_v2_sparse"))
+    assert message.startswith('compress[0].quantization: ["none"] for pruning = "latency": sparse kernels are float is')
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v2", "vgg16"])
+def test_latency_pruning_needs_the_network_that_sparse_kernels_run(tmp_path: Path, architecture: str) -> None:
+    lines = ['pruning = "latency"', "sparsity = [0.75]", 'quantization = ["none"]']
+    message = refusal(tmp_path, with_section(*lines, architecture=architecture))
+    assert message == (
+        f'model.architecture: mobilenet_v2_sparse beside pruning = "latency" is required. Received: {architecture}.'
+    )
+    assert (
+        load(tmp_path, with_section(*lines, architecture="mobilenet_v2_sparse")).variants()[1].name == "latency75-none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "sparsity = [1.0]",
+            "compress[0].sparsity[0]: a ratio from 0 to 1, both excluded, is required. Received: 1.0.",
+        ),
+        (
+            'layers = { "head" = 1.0 }',
+            "compress[0].layers.head: a ratio from 0 to 1, 1 excluded, is required. Received: 1",
+        ),
+        (
+            'layers = { "a*" = -0.1 }',
+            "compress[0].layers.a*: a ratio from 0 to 1, 1 excluded, is required. Received: -0.1",
+        ),
+        (
+            'layers = { "head" = "all" }',
+            'compress[0].layers.head: a ratio from 0 to 1, 1 excluded, is required. Received: "',
+        ),
+        ("layers = [0.5]", "compress[0].layers: a table of layer name pattern and ratio is required. Received: [0.5]."),
+        ('spare = ["middle"]', 'compress[0].spare[0]: first or last is required. Received: "middle".'),
+        ("epochs = 0", "compress[0].epochs: an integer of 1 or more is required. Received: 0."),
+        ("batch_size = 0", "compress[0].batch_size: an integer of 1 or more is required. Received: 0."),
+        ("learning_rate = 0.0", "compress[0].learning_rate: a learning rate above 0 is required. Received: 0.0."),
+        ("distill = -1.0", "compress[0].distill: a weight of 0 or more is required. Received: -1.0."),
+        ('batch_norm = "off"', 'compress[0].batch_norm: frozen or train is required. Received: "off".'),
+        ('ramp = "linear"', 'compress[0].ramp: polynomial or constant is required. Received: "linear".'),
+    ],
+)
+def test_wrong_value_of_a_compression_is_refused_by_key(tmp_path: Path, line: str, expected: str) -> None:
+    lines = {"sparsity": "[0.5]", **dict([line.split(" = ", 1)])}
+    text = with_section('pruning = "magnitude"', 'quantization = ["none"]', *(f"{k} = {v}" for k, v in lines.items()))
+    assert refusal(tmp_path, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("[parity]\nmax_drop = 1.5", "parity.max_drop: a ratio from 0 to 1 is required. Received: 1.5."),
+        ("[parity]\nmax_drop = -0.1", "parity.max_drop: a ratio from 0 to 1 is required. Received: -0.1."),
+        ("[convert]\ninteger_input = 'int16'", 'convert.integer_input: int8 or uint8 is required. Received: "int16".'),
+        ("[bench]\nthreads = 0", "bench.threads: 1 to 64 threads is required. Received: 0."),
+        (
+            "[train.plateau]\nmonitor = 'val_accuracy'",
+            'train.plateau.monitor: validation_accuracy, accuracy or loss is required. Received: "val_accuracy".',
+        ),
+        ("[train.plateau]\nfactor = 1.0", "train.plateau.factor: a ratio from 0 to 1, both excluded, is required."),
+        ("[train.plateau]\npatience = 0", "train.plateau.patience: an integer of 1 or more is required. Received: 0."),
+        ("[train.plateau]\nleast = 0.0", "train.plateau.least: a learning rate above 0 is required. Received: 0.0."),
+        (
+            "[model.preprocess]\nstd = [1.0, 0.0, 1.0]",
+            "model.preprocess.std[1]: a number above 0 is required. Received: 0.0.",
+        ),
+        ("[model.preprocess]\nmean = [1.0]", "model.preprocess.mean: three numbers is required. Received: [1.0]."),
+    ],
+)
+def test_wrong_value_of_another_section_is_refused_by_key(tmp_path: Path, section: str, expected: str) -> None:
+    assert refusal(tmp_path, f"{VALID}{section}\n").startswith(expected)
+
+
+# --- a model of your own ---
+
+OWN = """
+schema_version = 1
+name = "own"
+[data]
+source = "digits"
+[model]
+path = "model.keras"
+[[compress]]
+pruning = "none"
+quantization = ["none", "int8"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ('path = "m.keras"\narchitecture = "vgg16"', "model.architecture: either architecture or path is required. "),
+        ("alpha = 0.5", "model.architecture: either architecture or path is required. Received: neither."),
+        ('path = "m.keras"\nalpha = 0.5', "model.alpha: no such key beside path is required. Received: 0.5."),
+        ('path = "m.keras"\nweights = "w.h5"', "model.weights: no such key beside path is required. Received: w.h5."),
+        (
+            'architecture = "vgg16"\nlabels = ["a", "b"]',
+            'model.labels: no such key beside architecture is required. Received: ["a", "b"].',
+        ),
+        (
+            'architecture = "vgg16"\npreprocess = { resize = "crop" }',
+            "model.preprocess: no such key beside architecture is required.",
+        ),
+    ],
+)
+def test_model_is_a_network_by_name_or_a_path(tmp_path: Path, model: str, expected: str) -> None:
+    assert refusal(tmp_path, OWN.replace('path = "model.keras"', model)).startswith(expected)
+
+
+def test_own_model_is_not_trained_unless_the_recipe_says_so(tmp_path: Path) -> None:
+    def epochs(text: str) -> tuple[int, int]:
+        train = load(tmp_path, text).train
+        return train.head_epochs, train.epochs
+
+    assert epochs(OWN) == (0, 0)
+    assert epochs(OWN + "[train]\nbatch_size = 8\n") == (0, 0)
+    assert epochs(OWN + "[train]\nepochs = 3\n") == (0, 3)
+    assert epochs(VALID.replace("epochs = 8", "")) == (4, 8)
+
+
+def test_own_model_is_described_by_input_labels_and_preprocess(tmp_path: Path) -> None:
+    lines = (
+        'path = "m"\ninput = [40, 48]\nlabels = ["b", "a"]\npreprocess = { channel_order = "bgr", mean = [0, 1, 2] }'
+    )
+    model = load(tmp_path, OWN.replace('path = "model.keras"', lines)).model
+    assert (model.path, model.input, model.labels) == ("m", (40, 48), ("b", "a"))
+    assert model.preprocess == PreprocessSettings(channel_order="bgr", mean=(0.0, 1.0, 2.0))
+
+
+def test_options_for_training_do_not_train_an_own_model(tmp_path: Path) -> None:
+    recipe = load(tmp_path, OWN)
+    assert recipe.with_overrides(epochs=3, weights="w.h5") == recipe.with_overrides(epochs=3)
+    new = recipe.with_overrides(epochs=3, weights="w.h5")
+    assert (new.train.head_epochs, new.train.epochs, new.model.weights) == (0, 0, "none")
+    assert load(tmp_path, OWN + "[train]\nepochs = 9\n").with_overrides(epochs=3).train.epochs == 3
+
+
+# --- what a model is converted from ---
+
+
+def test_quantization_that_trains_has_a_model_of_its_own() -> None:
+    models = {(v.name, v.pruned, v.model) for v in (Variant("magnitude", 0.5, q) for q in ("int8", "qat", "pqat"))}
+    assert models == {
+        ("magnitude50-int8", "magnitude50", "magnitude50"),
+        ("magnitude50-qat", "magnitude50", "magnitude50-qat"),
+        ("magnitude50-pqat", "magnitude50", "magnitude50-pqat"),
+    }
+    assert Variant("none", 0.0, "qat").model == "none-qat"
+
+
 def test_unknown_key_with_no_near_one_lists_the_known(tmp_path: Path) -> None:
     message = refusal(tmp_path, VALID.replace("[train]", "[zzz]"))
-    assert message.endswith("Known keys: schema_version, name, seed, data, model, train, compress, calibration, bench.")
+    known = "schema_version, name, seed, data, model, train, compress, calibration, convert, parity, bench"
+    assert message.endswith(f"Known keys: {known}.")
 
 
 def test_one_pruning_and_sparsity_in_two_sections_is_refused(tmp_path: Path) -> None:
@@ -210,15 +448,36 @@ def test_overrides_give_a_new_recipe_and_keep_the_old(tmp_path: Path) -> None:
     assert [new.train.epochs, new.compress[1].epochs] == [2, 2]
     assert (recipe.data.source, recipe.train.epochs) == ("digits", 8)
     assert recipe.with_overrides() == recipe
+    others = recipe.with_overrides(calibration=7, runtime="tflite-runtime==2.14.0")
+    assert (others.calibration.count, others.convert.runtime) == (7, "tflite-runtime==2.14.0")
+
+
+def test_override_of_epochs_replaces_training_and_only_lowers_head_and_qat(tmp_path: Path) -> None:
+    sections = [
+        ("none", [], "qat_epochs = 2"),
+        ("magnitude", ["sparsity = [0.5]"], "qat_epochs = 9"),
+    ]
+    text = VALID.partition("[[compress]]")[0].replace("epochs = 8", "head_epochs = 2\nepochs = 8")
+    for pruning, sparsity, qat in sections:
+        lines = [f'pruning = "{pruning}"', *sparsity, qat, 'quantization = ["qat"]']
+        text += "\n".join(["[[compress]]", *lines, ""])
+    text += '[[compress]]\npruning = "filter"\nsparsity = [0.5]\nquantization = ["none"]\n'
+    recipe = load(tmp_path, text)
+
+    def epochs(override: int) -> list[list[int]]:
+        new = recipe.with_overrides(epochs=override)
+        return [[new.train.head_epochs, new.train.epochs], *([s.epochs, s.qat_epochs] for s in new.compress)]
+
+    assert epochs(1) == [[1, 1], [4, 1], [1, 1], [1, 2]]
+    assert epochs(5) == [[2, 5], [4, 2], [5, 5], [5, 2]]
+    assert epochs(20) == [[2, 20], [4, 2], [20, 9], [20, 2]]
 
 
 def test_wrong_override_is_refused(tmp_path: Path) -> None:
     recipe = load(tmp_path, VALID)
     with pytest.raises(RecipeError, match=r"recipe study with the options given: bench\.tier: rapid, quick or normal"):
         recipe.with_overrides(tier="slow")
-    with pytest.raises(
-        RecipeError, match=r"train\.epochs: at least one epoch in head_epochs or epochs is required\. Received: 0"
-    ):
+    with pytest.raises(RecipeError, match=r"compress\[1\]\.epochs: an integer of 1 or more is required\. Received: 0"):
         recipe.with_overrides(epochs=0)
 
 
@@ -228,6 +487,29 @@ def test_recipe_that_is_written_back_is_read_as_the_same(tmp_path: Path, path: P
     again = load(tmp_path, tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)))
     assert again.sha256() == recipe.sha256()
     assert again.with_overrides(epochs=2) == recipe.with_overrides(epochs=2)
+
+
+@pytest.mark.parametrize("text", [VALID, OWN, OWN + "[train]\nepochs = 2\n"], ids=["by name", "own", "own, trained"])
+def test_every_kind_of_recipe_survives_being_written_back(tmp_path: Path, text: str) -> None:
+    text += """
+[[compress]]
+pruning = "magnitude"
+sparsity = [0.75]
+epochs = 3
+learning_rate = 1e-3
+distill = 1.0
+spare = ["first", "last"]
+layers = { "block_*" = 0.9, "block_1*" = 0.0 }
+qat_epochs = 4
+quantization = ["pqat"]
+[parity]
+max_drop = 0.1
+"""
+    recipe = load(tmp_path, text)
+    again = load(tmp_path, tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)))
+    assert again == recipe
+    assert again.sha256() == recipe.sha256()
+    assert list(again.compress[-1].layers) == ["block_*", "block_1*"]  # of several patterns the last counts
 
 
 def test_sha256_depends_on_values_only(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ VERBS = {
         "Measure a study on a target and print the comparison table; what is not deployed yet is deployed first.",
     ),
     "report": ("run:report_command", "Print the comparison table of a measurement again."),
+    "import": (
+        "import_model:import_command",
+        "Make a study of a model of your own: convert, quantize, check; then deploy and bench it like any other.",
+    ),
     "inspect": ("inspect:inspect_command", "Tell what stands in a .tflite file, and which runtimes load it."),
     "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
     "targets": ("targets:app", "List, add and trust boards."),

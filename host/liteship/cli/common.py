@@ -18,18 +18,21 @@ from liteship.cli.targets import dialogue
 from liteship.errors import UsageError
 from liteship.progress import Reporter
 from liteship.provision import AUTO, named_runtimes
+from liteship.recipe import Recipe
 from liteship.remote import Connection
 from liteship.targets import LOOPBACK, find_target
 from liteship_agent.job import TIERS
+from liteship_agent.manifest import Manifest
 
 MODELS = Path("models")
+_WORK_FOLDER = Path(".liteship")
 DEMO_RECIPE = Path("benchmarks/demo.toml")
 
 TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, or loopback.")]
-StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  [default: the latest]")]
+StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", help="auto, ai-edge-litert, tflite-runtime, or NAME==VERSION.  [default: the target's]"),
+    typer.Option("--runtime", help="auto, ai-edge-litert, tflite-runtime or NAME==VERSION.  \\[default: the target's]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 LimitOption = Annotated[
@@ -37,7 +40,7 @@ LimitOption = Annotated[
 ]
 TierOption = Annotated[str | None, typer.Option("--tier", help="rapid, quick or normal: how long each model is timed.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=64, help="Interpreter threads.  [default: the target's first]")
+    int | None, typer.Option("--threads", min=1, max=64, help="Interpreter threads.  \\[default: the target's first]")
 ]
 
 
@@ -77,6 +80,38 @@ def check_options(target: str, runtime: str | None, tier: str | None = None) -> 
     named_runtimes(runtime or AUTO)
     if tier is not None and tier not in TIERS:
         raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
+
+
+def build(
+    recipe: Recipe,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
+    jobs: int | None = None,
+    max_drop: float | None = None,
+) -> Manifest:
+    """Make what the recipe asks for; TensorFlow is imported only here.
+
+    Args:
+        recipe: With the command line's overrides applied.
+        limit: Images of each split, at most.
+        skip_corrupt: Leave out images that cannot be decoded.
+        jobs: Trainings beside each other; None takes as many as cores and memory allow.
+        max_drop: Where accuracy falls by more than this, nothing sparser is made.
+    """
+    from liteship.data import find_images, limit_dataset, require_sound
+
+    dataset = find_images(recipe.data.source, split=recipe.data.split, seed=recipe.seed, cache=_WORK_FOLDER / "data")
+    if limit is not None:
+        dataset = limit_dataset(dataset, limit, recipe.seed)
+        recipe = recipe.with_overrides(calibration=min(limit, recipe.calibration.count))
+    with reporter().task("check images", len(dataset.train) + len(dataset.validation)) as advance:
+        dataset = require_sound(dataset, skip_corrupt, lambda done, total: advance(1))
+    with quiet_tensorflow(MODELS / recipe.name / "tensorflow.log") as say:
+        for file, defect in dataset.skipped:
+            say.say(f"skipped {file.path}: {defect}")
+        from liteship.study.build import build_study
+
+        return build_study(recipe, dataset, MODELS, say, jobs, max_drop)
 
 
 def print_json(value: dict[str, Any]) -> None:

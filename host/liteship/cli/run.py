@@ -19,17 +19,17 @@ from liteship.cli.common import (
     TargetOption,
     ThreadsOption,
     TierOption,
+    build,
     check_options,
     open_connection,
     print_json,
-    quiet_tensorflow,
     reporter,
     runtime_cache,
 )
 from liteship.deploy import Deployment, deploy
 from liteship.errors import LiteshipError, UsageError
 from liteship.manifests import read_manifest, study_folder
-from liteship.recipe import Recipe, load_recipe
+from liteship.recipe import load_recipe
 from liteship.remote import Connection
 from liteship.report.rows import build_header, build_rows
 from liteship.report.store import load_report
@@ -38,7 +38,6 @@ from liteship.targets import LOOPBACK
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 
-_WORK_FOLDER = Path(".liteship")
 FormatOption = Annotated[str, typer.Option("--format", help="terminal, markdown, csv or json.", show_default=True)]
 
 
@@ -75,7 +74,7 @@ def run_command(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, help="Trainings beside each other.  [default: as cores and memory allow]"),
+        typer.Option("--jobs", min=1, help="Trainings beside each other.  \\[default: as cores and memory allow]"),
     ] = None,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
@@ -89,7 +88,7 @@ def run_command(
     check_options(target, runtime, tier)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
     settings = settings.with_overrides(runtime=_known_runtime(for_runtime or settings.convert.runtime))
-    manifest = _build(settings, limit, skip_corrupt, jobs, max_drop)
+    manifest = build(settings, limit, skip_corrupt, jobs, max_drop)
     report = _measure(MODELS / settings.name, manifest, target, runtime, tier, threads, None)
     _print_report(manifest, report, "json" if as_json else "terminal")
 
@@ -134,7 +133,7 @@ def bench_command(
 def report_command(
     target: TargetOption = LOOPBACK,
     study: StudyOption = None,
-    job: Annotated[str | None, typer.Option("--job", help="Id of the job.  [default: the latest]")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Id of the job.  \\[default: the latest]")] = None,
     form: FormatOption = "terminal",
     as_json: JsonOption = False,
 ) -> None:
@@ -152,30 +151,6 @@ def _known_runtime(name: str | None) -> str | None:
     return None if name is None else known_runtime(name)
 
 
-def _build(
-    recipe: Recipe,
-    limit: int | None = None,
-    skip_corrupt: bool = False,
-    jobs: int | None = None,
-    max_drop: float | None = None,
-) -> Manifest:
-    """Make what the recipe asks for; TensorFlow is imported only here."""
-    from liteship.data import find_images, limit_dataset, require_sound
-
-    dataset = find_images(recipe.data.source, split=recipe.data.split, seed=recipe.seed, cache=_WORK_FOLDER / "data")
-    if limit is not None:
-        dataset = limit_dataset(dataset, limit, recipe.seed)
-        recipe = recipe.with_overrides(calibration=min(limit, recipe.calibration.count))
-    with reporter().task("check images", len(dataset.train) + len(dataset.validation)) as advance:
-        dataset = require_sound(dataset, skip_corrupt, lambda done, total: advance(1))
-    with quiet_tensorflow(MODELS / recipe.name / "tensorflow.log") as say:
-        for file, defect in dataset.skipped:
-            say.say(f"skipped {file.path}: {defect}")
-        from liteship.study.build import build_study
-
-        return build_study(recipe, dataset, MODELS, say, jobs, max_drop)
-
-
 def _open_study(name: str | None) -> tuple[Path, Manifest]:
     """A study and its manifest; without any study the demo is made first."""
     try:
@@ -184,7 +159,7 @@ def _open_study(name: str | None) -> tuple[Path, Manifest]:
         if name is not None or not DEMO_RECIPE.exists():
             raise
         reporter().say(f"no study under {MODELS}/ yet: running {DEMO_RECIPE} first")
-        _build(load_recipe(DEMO_RECIPE))
+        build(load_recipe(DEMO_RECIPE))
         folder = study_folder(MODELS, None)
     return folder, read_manifest(folder)
 

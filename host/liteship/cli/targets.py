@@ -60,11 +60,11 @@ def add_command(
     host: Annotated[str, typer.Option(help="Host name or address.", show_default=False)],
     user: Annotated[str, typer.Option(help="Login name.", show_default=False)],
     port: Annotated[int, typer.Option(help="Port of its SSH server.")] = 22,
-    identity_file: Annotated[str | None, typer.Option(help="Private key file.  [default: agent, ~/.ssh]")] = None,
-    host_key_sha256: Annotated[str | None, typer.Option(help="SHA256:... of its host key.  [default: ask]")] = None,
-    folder: Annotated[str | None, typer.Option(help="Folder there.  [default: ~/liteship]")] = None,
-    python: Annotated[str | None, typer.Option(help="Python there.  [default: python3]")] = None,
-    runtime: Annotated[str | None, typer.Option(help="TFLite runtime.  [default: auto]")] = None,
+    identity_file: Annotated[str | None, typer.Option(help="Private key file.  \\[default: agent, ~/.ssh]")] = None,
+    host_key_sha256: Annotated[str | None, typer.Option(help="SHA256:... of its host key.  \\[default: ask]")] = None,
+    folder: Annotated[str | None, typer.Option(help="Folder there.  \\[default: ~/liteship]")] = None,
+    python: Annotated[str | None, typer.Option(help="Python there.  \\[default: python3]")] = None,
+    runtime: Annotated[str | None, typer.Option(help="TFLite runtime.  \\[default: auto]")] = None,
 ) -> None:
     """Add a board to targets.toml."""
     if name in load_targets(TARGETS_FILE):
