@@ -293,7 +293,8 @@ def _finish_epoch(
     if state.epoch >= plan.first_eligible_epoch:
         _keep_best(model, state, accuracy, folder)
     if plan.schedule == "plateau" and _stands_still(state.history, plan.plateau):
-        state.learning_rate = max(state.learning_rate * plan.plateau.factor, plan.plateau.least)
+        lower = max(state.learning_rate * plan.plateau.factor, plan.plateau.least)
+        state.learning_rate = min(state.learning_rate, lower)
 
 
 def _stands_still(history: Sequence[dict[str, float]], plateau: PlateauSettings) -> bool:

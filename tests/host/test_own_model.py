@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liteship import convert, keras3
+from liteship import convert
 from liteship.errors import ConversionError, RecipeError
-from liteship.own_model import OwnModel, open_model, predictor, saved_model
-from liteship.rebuild import largest_difference
+from liteship.own import keras3
+from liteship.own.model import OwnModel, open_model, predictor, saved_model
+from liteship.own.rebuild import largest_difference
 from liteship.recipe import ConvertSettings
 from liteship_agent.runtime import Model
 from tflite_samples import color_classifier
@@ -191,7 +192,7 @@ def test_rebuilt_model_with_other_outputs_is_not_used(
 def test_keras3_process_ends_with_its_parent(keras3_files: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "weights.npz"  # more than a pipe holds, and nobody reads: the process waits there
     os.mkfifo(pipe)
-    command = [sys.executable, "-I", "-m", "liteship.keras3", str(keras3_files / "sequential.h5"), str(tmp_path)]
+    command = [sys.executable, "-I", "-m", "liteship.own.keras3", str(keras3_files / "sequential.h5"), str(tmp_path)]
     start = f"import subprocess; p = subprocess.Popen({command!r}); print(p.pid, flush=True); p.wait()"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -238,7 +239,8 @@ def test_nested_tf_keras_model_becomes_flat_with_equal_outputs(tmp_path: Path) -
 
     layers = tf_keras.layers
     inner = tf_keras.Input((16, 16, 3))
-    hidden = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="first")(inner))
+    hidden = layers.Conv2D(4, 3, name="image")(inner)  # the name of the input of the flat graph
+    hidden = layers.BatchNormalization(name="norm")(hidden)
     base = tf_keras.Model(inner, hidden, name="base")
     image = tf_keras.Input((16, 16, 3))
     hidden = tf_keras.Sequential([layers.RandomFlip()], name="augmentation")(image)
@@ -246,7 +248,6 @@ def test_nested_tf_keras_model_becomes_flat_with_equal_outputs(tmp_path: Path) -
     head = tf_keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax", name="head")])
     nested = tf_keras.Model(image, head(hidden))
     base.get_layer("norm").set_weights([np.random.default_rng(0).uniform(0.1, 1, 4) for _ in range(4)])
-    base.get_layer("first")._name = "image"  # that of the input of the flat graph
     nested.save(tmp_path / "nested.keras")
     model = open_model(tmp_path / "nested.keras", tmp_path)
     assert not any(isinstance(layer, tf_keras.Model) for layer in model.keras.layers)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from liteship import convert, flatbuffer, own_model
+from liteship import convert, flatbuffer
 from liteship.compress.magnitude import zero_weights
 from liteship.errors import ConversionError
 from liteship.evaluate import HostModel, compare, golden_tolerance, keras_scores
+from liteship.own import model as own_model
 from liteship.recipe import Variant
 from liteship.study.context import Context
 from liteship.study.keyed import file_sha256, gzip_bytes, make_key, read_facts, write_facts

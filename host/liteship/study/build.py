@@ -14,7 +14,7 @@ import tomlkit
 from liteship.data import Dataset
 from liteship.errors import ConversionError, GateError, RecipeError
 from liteship.images import write_validation_archive
-from liteship.input_contracts import relabel
+from liteship.own.contracts import relabel
 from liteship.progress import Reporter
 from liteship.recipe import BASELINE, Recipe
 from liteship.study.artefacts import Artefacts

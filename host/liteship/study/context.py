@@ -17,8 +17,8 @@ from liteship import __version__, architectures
 from liteship.data import Dataset, overlap
 from liteship.errors import RecipeError
 from liteship.images import Images, load_images
-from liteship.input_contracts import Contracts, find_contracts
-from liteship.own_model import OwnModel, open_model
+from liteship.own.contracts import Contracts, find_contracts
+from liteship.own.model import OwnModel, open_model
 from liteship.progress import Reporter
 from liteship.recipe import Recipe
 from liteship.study.keyed import file_sha256, make_key

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from liteship.data import Dataset
 from liteship.errors import ConversionError, LiteshipError
-from liteship.input_contracts import Contracts
+from liteship.own.contracts import Contracts
 from liteship.progress import Advance, Reporter
 from liteship.recipe import BASELINE, TRAINED_QUANTIZATIONS, Recipe, Variant
 from liteship.study.context import Context

@@ -1,7 +1,7 @@
 """Read a model file with Keras 3, in a process of its own: tf_keras cannot, and the two do not mix in one process.
 
-`read` starts `python -I -m liteship.keras3 FILE FOLDER [HEIGHT WIDTH]`, which leaves in the folder: `saved_model` (one
-function of batch size 1), `facts.json`, `weights.npz` and `probe.npz` (random inputs with the outputs for them).
+`read` starts `python -I -m liteship.own.keras3 FILE FOLDER [HEIGHT WIDTH]`, which leaves in the folder: `saved_model`
+(one function of batch size 1), `facts.json`, `weights.npz` and `probe.npz` (random inputs with the outputs for them).
 """
 
 from __future__ import annotations
@@ -69,7 +69,15 @@ def read(path: Path, folder: Path, size: tuple[int, int] | None) -> Keras3Model:
         Keras3Error: Keras 3 cannot load or run it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-I", "-m", "liteship.keras3", str(path.absolute()), str(folder), *map(str, size or ())]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "liteship.own.keras3",
+        str(path.absolute()),
+        str(folder),
+        *map(str, size or ()),
+    ]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         lines = (ended.stdout if ended.returncode == _REFUSED else ended.stderr).strip().splitlines()

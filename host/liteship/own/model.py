@@ -18,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from liteship import convert, flatbuffer, keras3, keras_files, rebuild
+from liteship import convert, flatbuffer
 from liteship.errors import ConversionError, RecipeError
-from liteship.keras3 import LayerPath
-from liteship.keras_files import KINDS_HINT
+from liteship.own import files, keras3, rebuild
+from liteship.own.files import KINDS_HINT
+from liteship.own.keras3 import LayerPath
 from liteship_agent.errors import ModelError
 from liteship_agent.runtime import Model
 
@@ -86,8 +87,8 @@ def open_model(path: Path, work: Path, size: Size | None = None) -> OwnModel:
         raise RecipeError(f"model.path: a readable file is required. Received: {path}: {exc.strerror}") from exc
     if start[4:] == b"TFL3":
         return _open_tflite(path, size)
-    version, serialized = keras_files.read_header(path, start)
-    keras_files.require_only_keras(path, serialized)
+    version, serialized = files.read_header(path, start)
+    files.require_only_keras(path, serialized)
     opener = _open_keras3 if version >= 3 else _open_tf_keras
     return opener(path, serialized, work, size)
 
@@ -133,7 +134,7 @@ def _open_tf_keras(path: Path, serialized: Any, work: Path, size: Size | None) -
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as exc:  # a file of anybody's, through all of Keras: any error may come
-        raise keras_files.load_error(path, serialized, _one_line(exc)) from exc
+        raise files.load_error(path, serialized, _one_line(exc)) from exc
     inputs, outputs = ([tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs))
     shape, units = _require_classifier(path, inputs, outputs, size)
     flat = _flatten(json.loads(model.to_json()), dict(keras3.layer_weights(model)))
@@ -164,7 +165,7 @@ def _open_keras3(path: Path, serialized: Any, work: Path, size: Size | None) -> 
     try:
         read = keras3.read(path, work, size)
     except keras3.Keras3Error as exc:
-        raise keras_files.load_error(path, serialized, str(exc)) from exc
+        raise files.load_error(path, serialized, str(exc)) from exc
     shape, units = _require_classifier(path, read.inputs, read.outputs, size)
     flat = _flatten(read.serialized, read.weights).rebuilt(shape, read.probe_inputs, read.probe_outputs)
     model = OwnModel("keras3", path, shape, units, parameters=read.parameters, exported=read.saved_model)

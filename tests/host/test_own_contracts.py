@@ -10,8 +10,8 @@ import pytest
 
 from liteship.data import Dataset, find_images
 from liteship.errors import ConversionError, RecipeError
-from liteship.input_contracts import _RANGES, find_contracts, relabel
-from liteship.own_model import OwnModel, open_model
+from liteship.own.contracts import _RANGES, find_contracts, relabel
+from liteship.own.model import OwnModel, open_model
 from liteship_agent.manifest import InputContract
 from liteship_agent.preprocess import to_tensor
 from tflite_samples import color_classifier

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from liteship.keras3 import LayerPath
+from liteship.own.keras3 import LayerPath
 
 IMAGE = 0
 _INPUT = "image"

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from liteship.data import Dataset, ImageFile
 from liteship.errors import ConversionError, RecipeError
 from liteship.flatbuffer import Tensor
-from liteship.own_model import OwnModel, predictor
+from liteship.own.model import OwnModel, predictor
 from liteship_agent.manifest import InputContract, OutputContract
 from liteship_agent.postprocess import to_scores
 from liteship_agent.preprocess import decode, resize, to_tensor
