@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     TextColumn,
@@ -55,7 +56,7 @@ class Reporter:
         if is_bytes:
             columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
         else:
-            columns += [TextColumn("{task.completed:.0f}/{task.total:.0f}" if total else "")]
+            columns += [MofNCompleteColumn()]
         columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
         is_watched = self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=not is_watched) as self._progress:

@@ -111,12 +111,16 @@ def named_runtimes(wanted: str) -> list[Runtime]:
     """The runtimes that a name may mean, in order of preference.
 
     Args:
-        wanted: "auto", a name, or name==version.
+        wanted: "auto", a name, or name==version; the last part of the version may be left out.
 
     Raises:
         UsageError: no runtime of that name is known.
     """
-    named = [runtime for runtime in RUNTIMES if wanted in (AUTO, runtime.name, runtime.requirement)]
+    named = [
+        runtime
+        for runtime in RUNTIMES
+        if wanted in (AUTO, runtime.name, runtime.requirement) or runtime.requirement.startswith(f"{wanted}.")
+    ]
     if not named:
         known = ", ".join(dict.fromkeys([AUTO, *(r.name for r in RUNTIMES), *(r.requirement for r in RUNTIMES)]))
         raise UsageError(f"A runtime of {known} is required. Received: {wanted}.")

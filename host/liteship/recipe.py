@@ -350,7 +350,7 @@ class Recipe(_Section):
                 qat_epochs.
             tier: Replaces bench.tier.
             runtime: Replaces convert.runtime.
-            calibration: Replaces calibration.count.
+            calibration: Caps calibration.count; fewer are taken where there are not as many.
 
         Raises:
             RecipeError: the result is not a valid recipe.
@@ -361,7 +361,6 @@ class Recipe(_Section):
             ("bench", "tier", tier),
             ("convert", "runtime", runtime),
         ]
-        overrides += [("calibration", "count", calibration)]
         if self.model.path is None:
             overrides += [("model", "weights", weights)]
         if self.train.epochs:
@@ -376,7 +375,12 @@ class Recipe(_Section):
                     compress["epochs"] = epochs
                 if settings.trains_quantized:
                     compress["qat_epochs"] = min(settings.qat_epochs, epochs)
-        return check_recipe(values, f"recipe {self.name} with the options given")
+        recipe = check_recipe(values, f"recipe {self.name} with the options given")
+        if calibration is None:
+            return recipe
+        # As if it were not written: fewer images than that are no mistake of the recipe.
+        capped = CalibrationSettings.model_construct(set(), count=min(calibration, recipe.calibration.count))
+        return recipe.model_copy(update={"calibration": capped})
 
 
 def load_recipe(path: Path) -> Recipe:

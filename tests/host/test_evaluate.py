@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from liteship.data import Dataset
-from liteship.evaluate import HostModel, golden_tolerance
-from liteship.images import load_images
+from liteship.evaluate import HostModel, compare, golden_tolerance, keras_scores
+from liteship.images import Images, load_images
 from liteship_agent.errors import ModelError
 from liteship_agent.manifest import Manifest, OutputContract
+from liteship_agent.preprocess import to_tensor
 
 
 @pytest.mark.parametrize("variant", ["none-none", "none-int8"])
@@ -54,6 +55,8 @@ def test_file_that_the_runtime_cannot_load_is_named(built: tuple[Path, Manifest]
         ("float16", None, 1e-3, 1e-3),
         ("dynamic", None, 5e-2, 5e-2),
         ("int8", 0.01, 0.02, 0.2),
+        ("qat", 0.01, 0.02, 0.2),
+        ("pqat", None, 2 / 256, 0.2),
     ],
 )
 def test_tolerance_is_by_format_and_runtime(
@@ -61,3 +64,64 @@ def test_tolerance_is_by_format_and_runtime(
 ) -> None:
     tolerance = golden_tolerance(quantization, OutputContract("softmax", "float32", scale, None))
     assert tolerance == {"ai-edge-litert": litert, "tflite-runtime": tflite}
+
+
+# --- parity ---
+
+
+def scores_of(labels: list[int], confidence: float = 0.8) -> np.ndarray:
+    """float32, shape (images, 3), whose highest score is that of the label."""
+    scores = np.full((len(labels), 3), (1 - confidence) / 2, np.float32)
+    scores[np.arange(len(labels)), labels] = confidence
+    return scores
+
+
+def test_parity_counts_right_and_equal_answers() -> None:
+    labels = np.array([0, 1, 2, 0, 1])
+    reference, found = scores_of([0, 1, 2, 1, 2]), scores_of([0, 1, 1, 1, 1], 0.5)
+    parity = compare(found, reference, labels, 0.02)
+    assert (parity.reference_correct, parity.equal_top1, parity.total) == (3, 3, 5)
+    assert parity.largest_difference == pytest.approx(0.8 - 0.25)  # the label that only the reference gives
+    assert (parity.max_drop, parity.passed) == (0.02, True)  # one is lost and another one gained
+
+
+@pytest.mark.parametrize(
+    ("lost", "max_drop", "passed"),
+    [(0, 0.0, True), (1, 0.0, False), (2, 0.02, True), (3, 0.02, False), (-5, 0.0, True), (100, 1.0, True)],
+)
+def test_parity_is_passed_up_to_and_at_the_largest_drop(lost: int, max_drop: float, passed: bool) -> None:
+    labels = np.zeros(100, np.int64)
+    right = 98 if lost < 100 else 100
+    reference = scores_of([0] * right + [1] * (100 - right))
+    found = scores_of([0] * min(100, right - lost) + [1] * max(0, 100 - right + lost))
+    assert compare(found, reference, labels, max_drop).passed is passed
+
+
+def test_scores_before_conversion_are_those_of_all_validation_images(two_classes: Images) -> None:
+    repeated = Images(
+        two_classes.train,
+        two_classes.train_labels,
+        np.concatenate([two_classes.validation] * 6),
+        np.concatenate([two_classes.validation_labels] * 6),
+        two_classes.contract,
+        2,
+    )
+    seen: list[np.ndarray] = []
+
+    def predict(tensor: np.ndarray) -> np.ndarray:
+        seen.append(tensor)
+        return tensor[:, 0, :1, 1] * 0.25 + 0.5  # one sigmoid unit
+
+    scores = keras_scores(predict, repeated, OutputContract("sigmoid"))
+    everything = to_tensor(repeated.validation, repeated.contract)
+    np.testing.assert_array_equal(np.concatenate(seen), everything)
+    assert len(seen) > 1
+    second = everything[:, 0, 0, 1] * 0.25 + 0.5
+    np.testing.assert_allclose(scores, np.stack([1 - second, second], axis=1), atol=1e-6)
+
+
+def test_logits_before_conversion_become_probabilities(two_classes: Images) -> None:
+    scores = keras_scores(
+        lambda tensor: np.tile([[0.0, np.log(3)]], (len(tensor), 1)), two_classes, OutputContract("logits")
+    )
+    np.testing.assert_allclose(scores, np.tile([[0.25, 0.75]], (12, 1)), atol=1e-6)

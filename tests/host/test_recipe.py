@@ -448,8 +448,17 @@ def test_overrides_give_a_new_recipe_and_keep_the_old(tmp_path: Path) -> None:
     assert [new.train.epochs, new.compress[1].epochs] == [2, 2]
     assert (recipe.data.source, recipe.train.epochs) == ("digits", 8)
     assert recipe.with_overrides() == recipe
-    others = recipe.with_overrides(calibration=7, runtime="tflite-runtime==2.14.0")
-    assert (others.calibration.count, others.convert.runtime) == (7, "tflite-runtime==2.14.0")
+    assert recipe.with_overrides(runtime="tflite-runtime==2.14.0").convert.runtime == "tflite-runtime==2.14.0"
+
+
+@pytest.mark.parametrize(("cap", "count"), [(7, 7), (30, 20)])
+def test_cap_of_calibration_only_lowers_and_is_not_what_the_recipe_asks_for(
+    tmp_path: Path, cap: int, count: int
+) -> None:
+    recipe = load(tmp_path, VALID + "[calibration]\ncount = 20\n")
+    capped = recipe.with_overrides(calibration=cap)
+    assert capped.calibration.count == count
+    assert (recipe.calibration.model_fields_set, capped.calibration.model_fields_set) == ({"count"}, set())
 
 
 def test_override_of_epochs_replaces_training_and_only_lowers_head_and_qat(tmp_path: Path) -> None:

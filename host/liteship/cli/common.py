@@ -103,7 +103,7 @@ def build(
     dataset = find_images(recipe.data.source, split=recipe.data.split, seed=recipe.seed, cache=_WORK_FOLDER / "data")
     if limit is not None:
         dataset = limit_dataset(dataset, limit, recipe.seed)
-        recipe = recipe.with_overrides(calibration=min(limit, recipe.calibration.count))
+        recipe = recipe.with_overrides(calibration=limit)
     with reporter().task("check images", len(dataset.train) + len(dataset.validation)) as advance:
         dataset = require_sound(dataset, skip_corrupt, lambda done, total: advance(1))
     with quiet_tensorflow(MODELS / recipe.name / "tensorflow.log") as say:

@@ -7,15 +7,21 @@ is here for models that lose too much by it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.api.experimental.combine import Default8BitPrunePreserveQuantizeScheme
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from liteship.errors import ConversionError
 from liteship.images import Images
 from liteship.progress import Reporter
 from liteship.train import Fit, fit, freeze_batch_norm
+from liteship_agent.preprocess import to_tensor
+
+_RANGE_IMAGES, _RANGE_BATCH = 256, 32
 
 
 def train_quantized(
@@ -47,10 +53,12 @@ def train_quantized(
     Source: Jacob et al. 2018, as implemented by tfmot's default 8-bit schemes.
     """
     quantized = quantize(model, preserve_zeros)
+    _set_ranges(quantized, model, images)
     for layer in quantized.layers:
         layer.trainable = True
     freeze_batch_norm(quantized, freeze_statistics)
     history = fit(quantized, images, plan, folder, say)
+    freeze_batch_norm(quantized, False)  # tfmot's wrappers list the weights of a frozen layer twice: .h5 cannot hold it
     return quantized, history
 
 
@@ -76,6 +84,48 @@ def quantize(model: keras.Model, preserve_zeros: bool) -> keras.Model:
     except (RuntimeError, ValueError) as exc:
         reason = " ".join(str(exc).split())[:300]
         raise ConversionError(f"qat: layers that can be quantized are required. Received: {reason}") from exc
+
+
+def _set_ranges(quantized: keras.Model, model: keras.Model, images: Images) -> None:
+    """Begin with the ranges that activations have on training images.
+
+    Training moves them by a thousandth a step from -6 to 6, where most of a linear bottleneck would be cut off.
+    """
+    wanted: list[tuple[Any, Any]] = []  # a tensor of the model, and the range that it decides
+    for layer in quantized.layers:
+        if isinstance(layer, QuantizeLayer):
+            wanted.append((model.input, layer.quantizer_vars))
+        inner = getattr(layer, "layer", None)
+        if inner is None or inner.name not in {source.name for source in model.layers}:
+            continue  # a layer of tfmot's own
+        source = model.get_layer(inner.name)
+        if getattr(layer, "_output_quantizers", None):
+            wanted.append((source.output, layer._output_quantizer_vars))
+        for activation in getattr(layer, "_quantize_activations", ()):
+            if activation._should_pre_quantize():
+                wanted.append((_before_activation(source), activation._pre_activation_vars))
+            elif activation._should_post_quantize():
+                wanted.append((source.output, activation._post_activation_vars))
+    probe = keras.Model(model.input, [tensor for tensor, _ in wanted])
+    ends = []
+    count = min(len(images.train), _RANGE_IMAGES)
+    spread = [index * len(images.train) // count for index in range(count)]
+    for start in range(0, count, _RANGE_BATCH):
+        chosen = spread[start : start + _RANGE_BATCH]
+        outputs = probe(to_tensor(images.train[chosen], images.contract), training=False)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        ends.append([(float(output.numpy().min()), float(output.numpy().max())) for output in outputs])
+    for (_, variables), (least, most) in zip(wanted, np.mean(ends, axis=0), strict=True):
+        variables["min_var"].assign(min(least, 0.0))
+        variables["max_var"].assign(max(most, 0.0))
+
+
+def _before_activation(layer: keras.layers.Layer) -> Any:
+    """What a layer would give without its own activation."""
+    linear = layer.__class__.from_config({**layer.get_config(), "activation": "linear", "name": f"{layer.name}_linear"})
+    tensor = linear(layer.input)
+    linear.set_weights(layer.get_weights())
+    return tensor
 
 
 def load(path: Path) -> keras.Model:

@@ -215,9 +215,8 @@ class Artefacts:
         """Parity by what the recipe accepts today."""
         if entry.parity is None:
             return entry
-        accuracy, total = entry.host_accuracy, entry.parity.total
         max_drop = self.context.recipe.parity.max_drop
-        drop = entry.parity.reference_correct / total - accuracy.correct / accuracy.total
+        drop = (entry.parity.reference_correct - entry.host_accuracy.correct) / entry.parity.total
         return replace(entry, parity=replace(entry.parity, max_drop=max_drop, passed=drop <= max_drop))
 
     def golden_path(self, sha256: str) -> Path:

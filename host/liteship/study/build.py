@@ -77,8 +77,10 @@ def build_study(
 
 
 def _require_possible(context: Context) -> None:
-    """Refuse what cannot be done with the user's own model before anything is made."""
+    """Refuse what there are too few images for, or what the user's own model cannot do, before anything is made."""
     own, recipe = context.own, context.recipe
+    if any(variant.quantization == "int8" for variant in recipe.variants()):
+        _ = context.calibration_files
     if own is None or own.keras is not None:
         return
     possible = ("none",) if own.kind == "tflite" else ("none", "dynamic", "float16", "int8")
@@ -99,7 +101,7 @@ def _make_entries(context: Context, problems: Problems) -> tuple[list[ManifestEn
             failures.append(Failure(variant.name, *problems[variant.model]))
             continue
         try:
-            entries += artefacts.entries(variant)
+            entries += list(artefacts.entries(variant))  # all or none of them
         except (ConversionError, ModelError) as exc:
             if variant == BASELINE:
                 raise ConversionError(f"A baseline that runs is required. Received: {exc}") from exc

@@ -188,4 +188,4 @@ def _path_sha256(path: Path) -> str:
 
 def _git_revision() -> str | None:
     ended = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return ended.stdout.strip() or None
+    return ended.stdout.strip() if ended.returncode == 0 else None
