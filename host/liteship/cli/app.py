@@ -94,7 +94,7 @@ def main() -> None:
     """Entry point: expected errors are one line on stderr and the exit code of their family; bugs show a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app()
+        app(prog_name="liteship")
     except (LiteshipError, AgentError) as exc:
         typer.echo(f"error: {' '.join(str(exc).split())}", err=True)
         sys.exit(exc.exit_code if isinstance(exc, LiteshipError) else LinkError.exit_code)
