@@ -17,7 +17,7 @@ from importlib import resources
 
 from liteship import sparse_kernels
 from liteship.errors import UsageError
-from liteship.graph import CUSTOM_PREFIX, KERNEL_INPUTS, Graph, Model, Node, Value, damaged, read_model
+from liteship.tflite_graph import CUSTOM_PREFIX, KERNEL_INPUTS, Graph, Model, Node, Value, damaged, read_model
 from liteship_agent.manifest import LayerSparsity, Operator, SparseVerdict
 
 _MINIMUM_RUNTIME = "min_runtime_version"

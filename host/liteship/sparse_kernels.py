@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from liteship.graph import Graph, Node, Value
+from liteship.tflite_graph import Graph, Node, Value
 from liteship_agent.manifest import SparseVerdict
 
 HOLDS_FOR = "ai-edge-litert 2.3 on aarch64"

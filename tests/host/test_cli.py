@@ -195,7 +195,11 @@ def test_bad_data_are_refused_before_tensorflow_is_imported(corrupt: Path, folde
         ("epochs = 2", "epoch = 2", ["train.epoch: a known key is required", 'Did you mean "epochs"?']),
         ("sparsity = [0.5]", "sparsity = [1.5]", ["compress[0].sparsity", "from 0 to 1", "Received: 1.5"]),
         ("sparsity = [0.5]", "sparsity = [-0.5]", ["compress[0].sparsity", "from 0 to 1", "Received: -0.5"]),
-        ("mobilenet_v2", "resnet", ["model.architecture", "mobilenet_v2, mobilenet_v2_sparse or vgg16", 'Received: "resnet"']),
+        (
+            "mobilenet_v2",
+            "resnet",
+            ["model.architecture", "mobilenet_v2_sparse or vgg16", 'Received: "resnet"'],
+        ),
         ("[train]", "[train", ["pets.toml: valid TOML is required"]),
     ],
 )

@@ -11,8 +11,8 @@ from liteship import flatbuffer
 from liteship.convert import convert, export
 from liteship.errors import ConversionError
 from liteship.flatbuffer import inspect, missing_operators
-from liteship.graph import read_model
 from liteship.recipe import ConvertSettings
+from liteship.tflite_graph import read_model
 from liteship_agent.runtime import Model
 
 

@@ -3,23 +3,25 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from liteship.data import Dataset, find_images
-from liteship.errors import ConversionError
+from liteship.errors import ConversionError, GateError, RecipeError
 from liteship.flatbuffer import inspect
 from liteship.manifests import read_manifest
 from liteship.progress import Reporter
-from liteship.recipe import Recipe
+from liteship.recipe import Recipe, Variant
 from liteship_agent.errors import ModelError
 from liteship_agent.manifest import Manifest, ManifestEntry
 
@@ -29,8 +31,9 @@ VARIANTS = ["none-none", "none-dynamic", "none-float16", "none-int8", "magnitude
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch, small_network: Callable[..., Any]) -> list[str]:
-    """The expensive things that were done since the test began, in order: train, prune, convert QUANTIZATION."""
-    from liteship import architectures, convert, study
+    """The expensive things that were done since the test began, in order: train, prune, quantize, convert NAME."""
+    from liteship import architectures, convert
+    from liteship.study import models
 
     done: list[str] = []
     monkeypatch.setattr(architectures, "build_model", small_network)
@@ -38,15 +41,16 @@ def work(monkeypatch: pytest.MonkeyPatch, small_network: Callable[..., Any]) -> 
     def spy(owner: Any, name: str, describe: Callable[..., str]) -> None:
         original = getattr(owner, name)
 
-        def noted(*arguments: Any) -> Any:
+        def noted(*arguments: Any, **options: Any) -> Any:
             done.append(describe(*arguments))
-            return original(*arguments)
+            return original(*arguments, **options)
 
         monkeypatch.setattr(owner, name, noted)
 
-    spy(study, "train_baseline", lambda *arguments: "train")
-    spy(study.magnitude, "prune", lambda *arguments: "prune")
-    spy(convert, "convert", lambda saved, quantization, images: f"convert {quantization}")
+    spy(models, "train_baseline", lambda *arguments: "train")
+    spy(models.magnitude, "prune", lambda *arguments: "prune")
+    spy(models.qat, "train_quantized", lambda *arguments: "quantize")
+    spy(convert, "convert", lambda saved, quantization, *others: f"convert {quantization}")
     return done
 
 
@@ -61,11 +65,11 @@ def models(built: tuple[Path, Manifest], tmp_path: Path) -> Path:
 @pytest.fixture
 def build(recipe: Recipe, dataset: Dataset, say: Reporter) -> Build:
     """Makes the study of the recipe with changed settings."""
-    from liteship.study import build_study
+    from liteship.study.build import build_study
 
-    def make(models: Path, data: Dataset = dataset, **changes: Any) -> Manifest:
+    def make(models: Path, data: Dataset = dataset, max_drop: float | None = None, **changes: Any) -> Manifest:
         values = recipe.model_dump(exclude_unset=True)
-        return build_study(Recipe.model_validate({**values, **changes}), data, models, say)
+        return build_study(Recipe.model_validate({**values, **changes}), data, models, say, 1, max_drop)
 
     return make
 
@@ -118,11 +122,10 @@ def test_entry_knows_everything_that_can_be_known_here(
     entry = entry_of(manifest, variant)
     is_int8 = variant.endswith("int8")
     unknown = {field.name for field in fields(entry) if getattr(entry, field.name) is None}
-    assert unknown == (set() if is_int8 else {"calibration"})
+    assert unknown == ({"dense_twin_of"} if is_int8 else {"calibration", "dense_twin_of"})
     assert (entry.input.height, entry.input.width, entry.input.channel_order) == (32, 32, "rgb")
     assert entry.input.dtype == entry.output.dtype == ("int8" if is_int8 else "float32")
     assert entry.output.activation == "softmax"
-    assert entry.parameters == entry_of(manifest, "none-none").parameters
     assert entry.host_accuracy.total == 13
     assert entry.host_accuracy.correct >= 12
     assert entry.host_accuracy.runtime == f"ai-edge-litert=={importlib.metadata.version('ai-edge-litert')}"
@@ -160,13 +163,13 @@ def test_calibration_leaves_out_images_that_are_validation_images_too(
     built: tuple[Path, Manifest], models: Path, build: Build, work: list[str], dataset: Dataset
 ) -> None:
     assert entry_of(built[1], "none-int8").calibration is not None
-    manifest = build(models, calibration={"count": 100})
+    manifest = build(models, calibration={"count": 29})
     calibration = entry_of(manifest, "none-int8").calibration
     assert calibration is not None
     assert (calibration.count, calibration.disjoint_from_validation) == (29, True)  # 30 training images, one a twin
     allowed = [file for file in dataset.train if file.relative != "ape/03.png"]
     lines = [f"{file.relative} {hashlib.sha256(file.path.read_bytes()).hexdigest()}" for file in allowed]
-    assert calibration.sha256 == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert calibration.sha256 == hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
 def test_validation_archive_is_that_of_the_manifest(built: tuple[Path, Manifest]) -> None:
@@ -183,6 +186,52 @@ def test_finished_study_holds_no_state_of_its_making(built: tuple[Path, Manifest
         "none.keras",
         "none.keras.json",
     ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parity_is_against_the_model_before_conversion(
+    variant: str, built: tuple[Path, Manifest], dataset: Dataset
+) -> None:
+    import tf_keras as keras
+
+    from liteship.evaluate import HostModel
+    from liteship.images import load_images
+    from liteship_agent.preprocess import to_tensor
+
+    folder, manifest = built
+    entry = entry_of(manifest, variant)
+    assert entry.keras is not None
+    model = keras.models.load_model(folder / f"keras/{entry.keras.name}.keras", compile=False)
+    float_input = entry_of(manifest, "none-none").input
+    images = load_images(dataset, float_input, lambda amount: None)
+    wanted = model(to_tensor(images.validation, float_input), training=False).numpy()
+    content = (folder / f"artefacts/{variant}.tflite").read_bytes()
+    found = HostModel(content, variant, entry.input, entry.output).scores(images.validation)
+    parity = entry.parity
+    assert parity is not None
+    assert parity.reference_correct == np.count_nonzero(wanted.argmax(axis=1) == images.validation_labels)
+    assert parity.equal_top1 == np.count_nonzero(wanted.argmax(axis=1) == found.argmax(axis=1))
+    assert parity.largest_difference == pytest.approx(float(np.abs(wanted - found).max()), abs=1e-6)
+    assert (parity.total, parity.max_drop) == (13, 0.02)
+    if variant.endswith("-none"):
+        assert parity.largest_difference < 1e-5
+        assert parity.passed
+
+
+@pytest.mark.parametrize(("variant", "name"), [("none-int8", "none"), ("magnitude50-none", "magnitude50")])
+def test_entry_knows_the_keras_file_before_conversion(variant: str, name: str, built: tuple[Path, Manifest]) -> None:
+    import tf_keras as keras
+
+    folder, manifest = built
+    described = entry_of(manifest, variant).keras
+    content = (folder / f"keras/{name}.keras").read_bytes()
+    assert described is not None
+    assert (described.name, described.removed_filters_ratio) == (name, None)
+    assert described.size_bytes == len(content)
+    assert described.gzip_bytes == len(gzip.compress(content, 9, mtime=0))
+    model = keras.models.load_model(folder / f"keras/{name}.keras")
+    assert described.parameters == model.count_params()
+    assert model.optimizer is None
 
 
 # --- what is done again ---
@@ -219,7 +268,7 @@ def test_more_quantizations_convert_only_the_new_variants(
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> None:
     """Stops where training or pruning would begin, which is all that most tests want to know."""
-    from liteship import study
+    from liteship.study import models
 
     def stop(step: str) -> Callable[..., Any]:
         def noted(*arguments: Any) -> None:
@@ -228,8 +277,8 @@ def no_training(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> None:
 
         return noted
 
-    monkeypatch.setattr(study, "train_baseline", stop("train"))
-    monkeypatch.setattr(study.magnitude, "prune", stop("prune"))
+    monkeypatch.setattr(models, "train_baseline", stop("train"))
+    monkeypatch.setattr(models.magnitude, "prune", stop("prune"))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +330,43 @@ def test_changed_calibration_converts_int8_only(models: Path, build: Build, work
     assert work == ["convert int8"]
 
 
+@pytest.fixture
+def loses(models: Path, built: tuple[Path, Manifest]) -> Callable[[int, int], None]:
+    """Writes beside the int8 file that so many images were right before conversion, and so many after."""
+
+    def write(before: int, after: int) -> None:
+        path = models / "small/artefacts/none-int8.tflite.json"
+        facts = json.loads(path.read_text())
+        facts["entry"]["parity"]["reference_correct"] = before
+        facts["entry"]["host_accuracy"]["correct"] = after
+        path.write_text(json.dumps(facts))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "max_drop", "passed"),
+    [(13, 10, 0.3, True), (13, 10, 0.1, False), (12, 9, 3 / 13, True), (12, 13, 0.0, True), (12, 11, 0.0, False)],
+)
+def test_changed_limit_of_parity_converts_nothing_but_judges_anew(
+    before: int,
+    after: int,
+    max_drop: float,
+    passed: bool,
+    models: Path,
+    build: Build,
+    work: list[str],
+    loses: Callable[[int, int], None],
+) -> None:
+    loses(before, after)
+    manifest = build(models, parity={"max_drop": max_drop})
+    assert work == []
+    parity = entry_of(manifest, "none-int8").parity
+    assert parity is not None
+    assert (parity.max_drop, parity.passed) == (max_drop, passed)
+    assert read_manifest(models / "small") == manifest
+
+
 @pytest.mark.parametrize("damage", ["changed", "removed", "golden", "sidecar"])
 def test_damaged_artefact_is_made_again(
     damage: str, models: Path, build: Build, work: list[str], built: tuple[Path, Manifest]
@@ -304,13 +390,13 @@ def test_damaged_artefact_is_made_again(
 def test_model_without_its_key_is_trained_again(
     models: Path, build: Build, work: list[str], built: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from liteship import study
+    from liteship.study import models as making
 
     def stop(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "_write_key", stop)
+        patch.setattr(making, "write_facts", stop)
         with pytest.raises(KeyboardInterrupt):
             build(models, seed=1)  # its weights have their name by now, the key beside them is not theirs
     (models / "small/artefacts/none-none.tflite").unlink()
@@ -331,10 +417,10 @@ def test_variant_that_cannot_be_converted_is_a_failure_with_its_reason(
 
     original = convert.convert
 
-    def refuse(saved: Path, quantization: str, images: Any) -> bytes:
+    def refuse(saved: Path, quantization: str, *others: Any, **options: Any) -> bytes:
         if quantization == "int8":
             raise error
-        return original(saved, quantization, images)
+        return original(saved, quantization, *others, **options)
 
     monkeypatch.setattr(convert, "convert", refuse)
     (models / "small/artefacts/none-int8.tflite").unlink()
@@ -351,13 +437,109 @@ def test_baseline_that_cannot_be_converted_is_an_error(
 ) -> None:
     from liteship import convert
 
-    def refuse(saved: Path, quantization: str, images: Any) -> bytes:
+    def refuse(saved: Path, quantization: str, *others: Any, **options: Any) -> bytes:
         raise ConversionError("none: no.")
 
     monkeypatch.setattr(convert, "convert", refuse)
     (models / "small/artefacts/none-none.tflite").unlink()
     with pytest.raises(ConversionError, match="none: no"):
         build(models)
+
+
+@pytest.fixture
+def pruned(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> Callable[..., None]:
+    """Lets pruning to each sparsity give the baseline with the accuracy that a test says, or raise an error."""
+    from liteship.study import models as making
+
+    def script(**results: float | Exception) -> None:
+        accuracies: list[float] = []
+
+        def prune(model: Any, images: Any, settings: Any, sparsity: float, *others: Any) -> Any:
+            result = results[f"to{sparsity * 100:g}"]
+            work.append(f"prune {sparsity:g}")
+            if isinstance(result, Exception):
+                raise result
+            accuracies.append(result)
+            return model, [{"loss": 0.0, "accuracy": result, "validation_accuracy": result}]
+
+        monkeypatch.setattr(making.magnitude, "prune", prune)
+        monkeypatch.setattr(making, "validation_accuracy", lambda model, images: accuracies[-1])
+
+    return script
+
+
+def failures_of(manifest: Manifest) -> dict[str, tuple[str, str]]:
+    return {failure.variant: (failure.stage, failure.reason) for failure in manifest.failures}
+
+
+def three_sparsities(*quantization: str) -> list[dict[str, Any]]:
+    return [{"pruning": "magnitude", "sparsity": [0.75, 0.9, 0.6], "epochs": 1, "quantization": quantization}]
+
+
+def test_model_that_cannot_be_pruned_fails_in_all_its_variants_and_the_others_go_on(
+    models: Path, build: Build, work: list[str], pruned: Callable[..., None]
+) -> None:
+    pruned(to60=1.0, to75=ConversionError("conv: no.", "Hint."), to90=1.0)
+    manifest = build(models, compress=three_sparsities("none", "dynamic"))
+    names = [f"magnitude{percent}-{name}" for percent in (90, 60) for name in ("none", "dynamic")]
+    assert [entry.variant for entry in manifest.entries] == ["none-none", *names]
+    reason = ("compress", "conv: no. Hint.")
+    assert failures_of(manifest) == {"magnitude75-none": reason, "magnitude75-dynamic": reason}
+    work.clear()
+    pruned(to75=1.0)
+    manifest = build(models, compress=three_sparsities("none", "dynamic"))
+    assert manifest.failures == ()
+    assert work == ["prune 0.75", "convert none", "convert dynamic"]
+
+
+def test_branch_ends_where_too_much_is_lost(
+    models: Path, build: Build, work: list[str], pruned: Callable[..., None], built: tuple[Path, Manifest]
+) -> None:
+    pruned(to60=1.0, to75=0.2, to90=1.0)
+    manifest = build(models, compress=three_sparsities("none"), max_drop=0.1)
+    assert work == ["prune 0.6", "prune 0.75", "convert none", "convert none"]  # in the order of sparsity
+    assert [entry.variant for entry in manifest.entries] == ["none-none", "magnitude75-none", "magnitude60-none"]
+    ((variant, (stage, reason)),) = failures_of(manifest).items()
+    assert (variant, stage) == ("magnitude90-none", "max-drop")
+    assert reason.startswith("magnitude75 loses ")
+    manifest = build(models, compress=three_sparsities("none"))
+    assert manifest.failures == ()
+    assert work[4:] == ["prune 0.9", "convert none"]
+
+
+@pytest.mark.parametrize(("count", "refused"), [(None, False), (29, False), (30, True), (100, True)])
+def test_more_calibration_images_than_there_are_are_refused_only_where_the_recipe_asks_for_them(
+    count: int | None, refused: bool, tmp_path: Path, build: Build, no_training: None, work: list[str]
+) -> None:
+    changes = {"calibration": {} if count is None else {"count": count}}
+    if not refused:
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path, **changes)
+        assert work == ["train"]
+        return
+    expected = r"calibration\.count: at most the 29 training images .* are required\. Received: " + str(count)
+    with pytest.raises(RecipeError, match=expected):
+        build(tmp_path, **changes)
+    assert work == []
+    compress = [{"pruning": "none", "quantization": ["dynamic"]}]
+    with pytest.raises(KeyboardInterrupt):  # without int8 nobody looks at it
+        build(tmp_path, compress=compress, **changes)
+
+
+def test_baseline_that_loses_accuracy_by_conversion_misses_the_gate(
+    models: Path, build: Build, work: list[str], built: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liteship.study import artefacts
+
+    correct = entry_of(built[1], "none-none").host_accuracy.correct
+    scores = artefacts.HostModel.scores
+    monkeypatch.setattr(artefacts.HostModel, "scores", lambda model, pixels: np.roll(scores(model, pixels), 1, axis=1))
+    shutil.rmtree(models / "small/artefacts")
+    (models / "small/artefacts").mkdir()
+    expected = rf"none-none: .* Received: \d+ of 13 images correct, {correct} before it\."
+    with pytest.raises(GateError, match=expected) as info:
+        build(models, compress=[{"pruning": "none", "quantization": ["none"]}])
+    assert info.value.exit_code == 4
 
 
 def test_run_that_was_stopped_while_converting_goes_on_there(
@@ -367,10 +549,10 @@ def test_run_that_was_stopped_while_converting_goes_on_there(
 
     original = convert.convert
 
-    def stop(saved: Path, quantization: str, images: Any) -> bytes:
+    def stop(saved: Path, quantization: str, *others: Any, **options: Any) -> bytes:
         if quantization == "dynamic":
             raise KeyboardInterrupt
-        return original(saved, quantization, images)
+        return original(saved, quantization, *others, **options)
 
     shutil.rmtree(models / "small/artefacts")
     monkeypatch.setattr(convert, "convert", stop)
@@ -407,3 +589,146 @@ def test_run_that_was_stopped_while_pruning_gives_the_same_files(
     manifest = build(tmp_path)
     assert [entry.sha256 for entry in manifest.entries] == [entry.sha256 for entry in built[1].entries]
     assert work.count("train") == 1
+
+
+# --- trained quantization ---
+
+
+@pytest.fixture(scope="module")
+def trained_on(
+    recipe: Recipe,
+    dataset: Dataset,
+    small_network: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    say: Reporter,
+) -> tuple[Path, Manifest]:
+    """A study of a pretrained network, pruned, with both quantizations that train on."""
+    from liteship import architectures
+    from liteship.study.build import build_study
+
+    models = tmp_path_factory.mktemp("trained")
+    (models / "weights.h5").write_bytes(b"weights")  # only their name and bytes count for the small network
+    values = recipe.model_dump(exclude_unset=True)
+    values["model"]["weights"] = str(models / "weights.h5")
+    quantization = ["int8", "qat", "pqat"]
+    values["compress"] = [
+        {"pruning": "magnitude", "sparsity": [0.75], "epochs": 1, "qat_epochs": 1, "quantization": quantization}
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architectures, "build_model", small_network)
+        return models / "small", build_study(Recipe.model_validate(values), dataset, models, say, 1)
+
+
+def test_trained_quantizations_are_entries_like_any_other(trained_on: tuple[Path, Manifest]) -> None:
+    folder, manifest = trained_on
+    assert manifest.failures == ()
+    names = ["none-none", "magnitude75-int8", "magnitude75-qat", "magnitude75-pqat"]
+    assert [entry.variant for entry in manifest.entries] == names
+    for name in ("magnitude75-qat", "magnitude75-pqat"):
+        entry = entry_of(manifest, name)
+        assert entry.keras is not None
+        assert entry.parity is not None
+        assert entry.keras.name == name
+        assert entry.keras.size_bytes == (folder / f"keras/{name}.h5").stat().st_size
+        assert (entry.input.dtype, entry.output.dtype, entry.calibration) == ("int8", "int8", None)
+        assert entry.parity.largest_difference < 0.1
+
+
+def test_zeros_survive_pqat(trained_on: tuple[Path, Manifest]) -> None:
+    by_name = {entry.variant: entry for entry in trained_on[1].entries}
+    assert by_name["magnitude75-pqat"].achieved_sparsity >= by_name["magnitude75-int8"].achieved_sparsity - 0.02
+    assert by_name["magnitude75-qat"].achieved_sparsity < 0.5
+    assert by_name["magnitude75-pqat"].gzip_bytes < by_name["magnitude75-qat"].gzip_bytes
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.96, False), (0.94, True)])
+def test_zeros_that_are_gone_are_an_error(
+    share: float, refused: bool, trained_on: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from liteship.study import artefacts
+
+    entry = entry_of(trained_on[1], "magnitude75-pqat")
+    zeros = sum(layer.zeros for layer in entry.sparsity_by_layer)
+    monkeypatch.setattr(artefacts, "zero_weights", lambda model: round(zeros / share))
+    checked: Any = artefacts.Artefacts(None, SimpleNamespace(load=lambda variant: variant))
+    if not refused:
+        checked._require_zeros(Variant("magnitude", 0.75, "pqat"), entry)
+        return
+    with pytest.raises(ConversionError, match="^magnitude75-pqat: the .* zeros of magnitude75 are required"):
+        checked._require_zeros(Variant("magnitude", 0.75, "pqat"), entry)
+    checked._require_zeros(Variant("magnitude", 0.75, "qat"), entry)
+
+
+# --- stored sparse ---
+
+
+def sparse_network(settings: object, class_count: int) -> Any:
+    """Builds what `build_model` builds for sparse kernels, of a few layers."""
+    import tf_keras as keras
+
+    image = keras.Input((32, 32, 3), name="image")
+    hidden = keras.layers.ZeroPadding2D(1, name="pad")(image)
+    hidden = keras.layers.Conv2D(16, 3, strides=2, use_bias=False, name="first")(hidden)
+    hidden = keras.layers.BatchNormalization(momentum=0.9, name="norm")(hidden)
+    hidden = keras.layers.ReLU(6.0, name="relu")(hidden)
+    hidden = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(hidden)
+    hidden = keras.layers.Conv2D(80, 1, name="pointwise")(hidden)
+    hidden = keras.layers.Flatten()(keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(hidden))
+    return keras.Model(image, keras.layers.Dense(class_count, "softmax", name="head")(hidden), name="sparse")
+
+
+@pytest.fixture(scope="module")
+def for_sparse_kernels(
+    recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory, say: Reporter
+) -> tuple[Path, Recipe, Manifest]:
+    from liteship import architectures
+    from liteship.study.build import build_study
+
+    models = tmp_path_factory.mktemp("sparse")
+    values = recipe.model_dump(exclude_unset=True)
+    values["model"]["architecture"] = "mobilenet_v2_sparse"
+    values["compress"] = [{"pruning": "latency", "sparsity": [0.75], "epochs": 1, "quantization": ["none"]}]
+    changed = Recipe.model_validate(values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architectures, "build_model", sparse_network)
+        return models, changed, build_study(changed, dataset, models, say, 1)
+
+
+def test_sparse_file_has_a_dense_twin_of_the_same_weights(for_sparse_kernels: tuple[Path, Recipe, Manifest]) -> None:
+    models, _, manifest = for_sparse_kernels
+    baseline, sparse, twin = manifest.entries
+    assert [baseline.variant, sparse.variant, twin.variant] == ["none-none", "latency75-none", "latency75-none-twin"]
+    assert (baseline.dense_twin_of, sparse.dense_twin_of, twin.dense_twin_of) == (None, None, sparse.sha256)
+    assert [entry.sparse_verdict.eligible for entry in manifest.entries] == [False, True, False]
+    assert sparse.size_bytes < twin.size_bytes
+    assert sparse.keras == twin.keras
+    assert sparse.sparsity_by_layer == twin.sparsity_by_layer
+    zeros = {layer.weights: layer.zeros for layer in sparse.sparsity_by_layer}
+    assert (zeros[16 * 80], zeros[3 * 3 * 3 * 16], zeros[80 * 3]) == (960, 0, 0)  # 1x1 convolutions only
+    assert sparse.host_accuracy == twin.host_accuracy
+    assert {path.name for path in (models / "small/artefacts").glob("*.tflite")} == {
+        f"{entry.variant}.tflite" for entry in manifest.entries
+    }
+
+
+def test_sparse_file_whose_twin_cannot_be_made_is_a_failure(
+    for_sparse_kernels: tuple[Path, Recipe, Manifest],
+    dataset: Dataset,
+    tmp_path: Path,
+    say: Reporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from liteship import convert
+    from liteship.study.build import build_study
+
+    models, changed, _ = for_sparse_kernels
+    shutil.copytree(models, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy/small/artefacts/latency75-none-twin.tflite").unlink()
+
+    def refuse(*arguments: Any, **options: Any) -> bytes:
+        raise ConversionError("none: no.")
+
+    monkeypatch.setattr(convert, "convert", refuse)
+    manifest = build_study(changed, dataset, tmp_path / "copy", say, 1)
+    assert [entry.variant for entry in manifest.entries] == ["none-none"]
+    assert failures_of(manifest) == {"latency75-none": ("convert", "none: no.")}

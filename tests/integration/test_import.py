@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from tflite_samples import color_classifier
 
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
