@@ -64,6 +64,23 @@ def build_model(settings: ModelSettings, class_count: int) -> keras.Model:
     return model
 
 
+def gives_logits(model: keras.Model) -> bool:
+    """Whether the last layer gives logits and not probabilities; also inside a pruning or quantizing wrapper."""
+    layer = model.outputs[0]._keras_history.layer
+    while True:
+        inner = getattr(layer, "layer", layer)
+        if isinstance(inner, keras.layers.Softmax):
+            return False
+        if hasattr(inner, "activation"):
+            # In a quantizing wrapper the function stands inside another object.
+            function = getattr(inner.activation, "activation", inner.activation)
+            return function in (None, keras.activations.linear)
+        sources = layer.inbound_nodes[0].inbound_layers if layer.inbound_nodes else []
+        if isinstance(sources, list):
+            return True  # nothing but layers without an activation
+        layer = sources
+
+
 def _pad_symmetrically(model: keras.Model) -> keras.Model:
     """The same network and weights, but every strided convolution is padded by an own layer, by 1 on every side."""
     tensors = {model.input.name: keras.Input(model.input_shape[1:])}

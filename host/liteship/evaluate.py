@@ -106,8 +106,15 @@ def compare(scores: np.ndarray, reference: np.ndarray, labels: np.ndarray, max_d
 
 
 def golden_tolerance(quantization: str, output: OutputContract) -> dict[str, float]:
-    """Largest allowed difference of a score by runtime, between the host and any board (measured, x86 and ARM)."""
-    if quantization in ("int8", "qat", "pqat"):
-        return {"ai-edge-litert": 2 * (output.scale or 1 / 256), "tflite-runtime": 0.2}
-    tolerance = 5e-2 if quantization == "dynamic" else 1e-3
+    """Largest allowed difference of a score by runtime, between the host and any board (measured, x86 and ARM).
+
+    Args:
+        quantization: As found in the file, see `flatbuffer.Inspection`.
+        output: Two steps of an integer output are allowed; a step of a logit moves a probability by a quarter at most.
+    """
+    if output.scale is not None or quantization in ("full integer", "mixed"):
+        step = output.scale or 1 / 256
+        step = step / 4 if output.activation == "logits" else step
+        return {"ai-edge-litert": 2 * step, "tflite-runtime": 0.2}
+    tolerance = 5e-2 if quantization == "dynamic range" else 1e-3
     return {"ai-edge-litert": tolerance, "tflite-runtime": tolerance}

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from liteship.architectures import HEAD_LAYER, batch_norm_layers
+from liteship.architectures import batch_norm_layers, gives_logits
 from liteship.images import Images
 from liteship.progress import Reporter
 from liteship.recipe import PlateauSettings, TrainSettings
@@ -83,7 +83,7 @@ class Teacher:
 
     def __init__(self, model: keras.Model, weight: float, channels: Mapping[str, np.ndarray] | None = None) -> None:
         self.weight = weight
-        self.names = [layer.name for layer in model.layers if _is_feature(layer)]
+        self.names = feature_layers(model)
         outputs = [
             tf.gather(model.get_layer(name).output, channels[name], axis=-1)
             if channels and name in channels
@@ -102,6 +102,11 @@ class Teacher:
         """The student with the same features as further outputs; layers and weights are the student's own."""
         layers = {getattr(layer, "layer", layer).name: layer for layer in student.layers}
         return keras.Model(student.input, [student.output, *(layers[name].output for name in self.names)])
+
+
+def feature_layers(model: keras.Model) -> list[str]:
+    """Names of the layers whose outputs a teacher compares."""
+    return [layer.name for layer in model.layers if _is_feature(layer)]
 
 
 def _is_feature(layer: keras.layers.Layer) -> bool:
@@ -148,8 +153,9 @@ def train_baseline(
     """
     history: list[dict[str, float]] = []
     if settings.head_epochs:
+        head_layer = [layer for layer in model.layers if layer.weights][-1]
         for layer in model.layers:
-            layer.trainable = layer.name == HEAD_LAYER
+            layer.trainable = layer is head_layer
         rate = settings.head_learning_rate
         head = plan_training("head", settings, settings.head_epochs, rate, seed)
         head = replace(head, optimizer="adam", schedule="constant")
@@ -233,11 +239,11 @@ def fit(
 
 def validation_accuracy(model: keras.Model, images: Images) -> float:
     """Share of validation images whose highest score is their label's."""
-    correct = 0
+    correct, threshold = 0, 0.0 if gives_logits(model) else 0.5
     for start in range(0, len(images.validation), 64):
         tensor = to_tensor(images.validation[start : start + 64], images.contract)
         output = model(tensor, training=False).numpy()
-        answers = (output[:, 0] > 0.5) if output.shape[1] == 1 else output.argmax(axis=1)
+        answers = (output[:, 0] > threshold) if output.shape[1] == 1 else output.argmax(axis=1)
         correct += int((answers == images.validation_labels[start : start + 64]).sum())
     return correct / len(images.validation)
 
@@ -246,15 +252,29 @@ def _compile(model: keras.Model, plan: Fit, images: Images, teacher: Teacher | N
     rate: Any = plan.learning_rate
     if plan.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, plan.epochs * _step_count(images, plan))
-    label_loss = "binary_crossentropy" if images.class_count == 2 else "sparse_categorical_crossentropy"
-    losses: list[Any] = [label_loss]
-    weights, metrics = [1.0], [["accuracy"]]
+    from_logits, is_single = gives_logits(model), model.outputs[0].shape[-1] == 1
+    losses: list[Any] = [label_loss(is_single, from_logits)]
+    accuracy = "accuracy"
+    if is_single:
+        accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if from_logits else 0.5)
+    weights, metrics = [1.0], [[accuracy]]
     if teacher is not None:
         count = len(model.outputs) - 1
         losses += [_relative_error] * count
         weights += [teacher.weight / count] * count
         metrics += [[] for _ in range(count)]
     model.compile(_OPTIMIZERS[plan.optimizer](rate), loss=losses, loss_weights=weights, metrics=metrics)
+
+
+def label_loss(is_single: bool, from_logits: bool) -> keras.losses.Loss:
+    """The loss of labels as class indices.
+
+    Args:
+        is_single: One unit that tells the second of two classes, instead of one unit per class.
+        from_logits: The model gives logits, not probabilities.
+    """
+    kind = keras.losses.BinaryCrossentropy if is_single else keras.losses.SparseCategoricalCrossentropy
+    return kind(from_logits=from_logits)
 
 
 def _relative_error(wanted: tf.Tensor, got: tf.Tensor) -> tf.Tensor:

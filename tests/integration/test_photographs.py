@@ -44,5 +44,9 @@ def test_photographs_end_to_end(tmp_path: Path) -> None:
     image = 1 / baseline["image_count"]
     assert abs(baseline["target_accuracy_ratio"] - baseline["host_accuracy_ratio"]) <= image
     assert {row["status"] for row in rows.values()} == {"ok"}
+    assert all(row["parity_passed"] for row in rows.values())
+    assert all(row["parity_equal_ratio"] == 1 for name, row in rows.items() if name.endswith("-none"))
+    assert rows["magnitude50-none"]["target_accuracy_ratio"] >= baseline["target_accuracy_ratio"] - 0.05
+    assert rows["magnitude50-none"]["keras_gzip_bytes"] <= 5.3 * 2**20
     assert all(row["rss_anon_bytes"] <= 250e6 for row in rows.values())
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 <= 4e9

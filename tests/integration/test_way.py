@@ -37,6 +37,8 @@ pruning = "magnitude"
 sparsity = [0.5]
 epochs = 1
 quantization = ["none"]
+[parity]
+max_drop = 1.0
 """
 VARIANTS = ["none-none", "none-dynamic", "none-int8", "magnitude50-none"]
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
@@ -127,6 +129,20 @@ def test_size_accuracy_and_latency_share_one_sha256(table: dict[str, Any], folde
         assert row["size_bytes"] == len(content)
     assert {block["artefact"] for block in report["blocks"]} == {row["sha256"] for row in table["rows"]}
     assert {scores["artefact"] for scores in report["accuracy"]} == {row["sha256"] for row in table["rows"]}
+
+
+def test_every_row_tells_what_its_file_gained_and_lost(table: dict[str, Any]) -> None:
+    rows = {row["variant"]: row for row in table["rows"]}
+    for row in rows.values():
+        assert row["parity_passed"] is True
+        assert 0 <= row["parity_equal_ratio"] <= 1
+        assert row["sparse_eligible"] is False
+        assert row["sparse_reason"]
+        assert row["keras_size_bytes"] > row["keras_gzip_bytes"] > 0
+    assert [rows[name]["keras_model"] for name in VARIANTS] == ["none", "none", "none", "magnitude50"]
+    assert rows["magnitude50-none"]["keras_gzip_bytes"] < rows["none-none"]["keras_gzip_bytes"]
+    assert rows["none-none"]["parity_equal_ratio"] == 1
+    assert rows["none-none"]["parity_largest_difference"] < 1e-3
 
 
 def test_every_block_ran_in_order_with_its_neighbours(table: dict[str, Any], folder: Path) -> None:

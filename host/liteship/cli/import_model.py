@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from liteship.cli.common import JsonOption, LimitOption, build, print_json
+from liteship.cli.common import MODELS, JsonOption, LimitOption, build, print_json
 from liteship.errors import RecipeError, UsageError
-from liteship.recipe import check_recipe
+from liteship.recipe import Recipe, check_recipe, load_recipe
 from liteship_agent.manifest import ManifestEntry
 
 _QUANTIZATIONS = ("none", "dynamic", "float16", "int8")
@@ -77,11 +77,22 @@ def import_command(
         },
         f"import of {model}",
     )
+    _require_free_name(recipe)
     manifest = build(recipe, limit, skip_corrupt)
     if as_json:
         print_json({"study": manifest.study, "artefacts": [_summary(entry) for entry in manifest.entries]})
         return
     typer.echo(f"study {manifest.study}: next: liteship bench --study {manifest.study} --target TARGET")
+
+
+def _require_free_name(recipe: Recipe) -> None:
+    """Never replace the study of another model."""
+    path = MODELS / recipe.name / "recipe.toml"
+    if path.exists() and load_recipe(path).model.path != recipe.model.path:
+        raise UsageError(
+            f"--name: a name that no other study has is required. Received: {recipe.name}.",
+            f"Give another, or remove {path.parent}/.",
+        )
 
 
 def _summary(entry: ManifestEntry) -> dict[str, Any]:
@@ -96,6 +107,9 @@ def _summary(entry: ManifestEntry) -> dict[str, Any]:
 
 def _quantizations(model: Path, given: str | None) -> list[str]:
     if given is not None:
+        unknown = [name for name in given.split(",") if name not in _QUANTIZATIONS]
+        if unknown:
+            raise UsageError(f"--quantization: some of {', '.join(_QUANTIZATIONS)} are required. Received: {given}.")
         return given.split(",")
     try:
         with open(model, "rb") as file:

@@ -17,9 +17,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from liteship.architectures import gives_logits
 from liteship.compress.channels import ChannelGraph, Node, Price, left, without
 from liteship.errors import ConversionError, RecipeError, UsageError
 from liteship.images import Images
+from liteship.train import label_loss
 from liteship_agent.preprocess import to_tensor
 from liteship_agent.records import write_atomic
 
@@ -309,11 +311,13 @@ def _activation(model: keras.Model, graph: ChannelGraph, batches: Sequence[Batch
 def _taylor(model: keras.Model, graph: ChannelGraph, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
     nodes = list(graph.prunable())
     probe = _probe(model, graph, nodes)
+    is_single = model.output_shape[-1] == 1
+    loss_of = label_loss(is_single, gives_logits(model))
 
     def measure(tensor: np.ndarray, labels: np.ndarray) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             *activations, output = probe(tensor, training=False)
-            loss = tf.reduce_sum(_losses(labels, output))
+            loss = loss_of(labels[:, np.newaxis] if is_single else labels, output) * len(labels)
         gradients = tape.gradient(loss, activations)
         return [tf.abs(_mean_over_positions(g * a)) for g, a in zip(gradients, activations, strict=True)]
 
@@ -326,13 +330,6 @@ _SCORES = {"l1": _l1, "activation": _activation, "taylor": _taylor}
 def _probe(model: keras.Model, graph: ChannelGraph, nodes: Sequence[Node]) -> keras.Model:
     """The model with the channels of every node as further outputs before its own."""
     return keras.Model(model.inputs, [*(graph.observed(node.layer.name) for node in nodes), model.output])
-
-
-def _losses(labels: np.ndarray, output: tf.Tensor) -> tf.Tensor:
-    """Loss of every image, that of the training."""
-    if output.shape[-1] == 1:
-        return keras.losses.binary_crossentropy(labels[:, np.newaxis].astype(np.float32), output)
-    return keras.losses.sparse_categorical_crossentropy(labels, output)
 
 
 def _mean_over_positions(tensor: tf.Tensor) -> tf.Tensor:

@@ -85,6 +85,11 @@ def layer_sparsities(model: keras.Model, settings: CompressSettings, sparsity: f
         _require_sparse_network(model)
         prunable = [layer for layer in prunable if getattr(layer, "kernel_size", None) == (1, 1)]
     names = [layer.name for layer in prunable]
+    if not names:
+        raise ConversionError(
+            f"{settings.pruning} pruning: a convolution or dense layer is required. Received: {model.name} without.",
+            "Depthwise and separable convolutions are not pruned by magnitude.",
+        )
     targets = dict.fromkeys(names, sparsity)
     for end, name in (("first", names[0]), ("last", names[-1])):
         if end in settings.spare:
@@ -126,8 +131,9 @@ def wrap(model: keras.Model, schedules: Mapping[str, Any | None]) -> keras.Model
             ) from exc
 
     wrapped = keras.models.clone_model(model, clone_function=clone)
-    for layer, source in zip(wrapped.layers, model.layers, strict=True):
+    for layer in wrapped.layers:
         inner = getattr(layer, "layer", layer)
+        source = model.get_layer(inner.name)
         for variable, value in zip(inner.weights[: len(source.weights)], source.get_weights(), strict=True):
             variable.assign(value)
     return wrapped

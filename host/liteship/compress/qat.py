@@ -13,6 +13,12 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.api.experimental.combine import Default8BitPrunePreserveQuantizeScheme
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_configs import (
+    Default8BitOutputQuantizeConfig,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_registry import (
+    Default8BitQuantizeRegistry,
+)
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from liteship.errors import ConversionError
@@ -68,22 +74,43 @@ def quantize(model: keras.Model, preserve_zeros: bool) -> keras.Model:
     Raises:
         ConversionError: a nested model, or a layer that cannot be quantized; names it.
     """
-    nested = next((layer.name for layer in model.layers if isinstance(layer, keras.Model)), None)
-    if nested is not None:
-        raise ConversionError(
-            f"qat: one flat graph is required. Received: a model inside the model, {nested}.",
-            "Build the network from the inner model's own input and output.",
-        )
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    check(model)
+
+    def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
+        copy = layer.__class__.from_config(layer.get_config())
+        if isinstance(layer, keras.layers.InputLayer):
+            return copy
+        config = Default8BitOutputQuantizeConfig() if isinstance(layer, keras.layers.Rescaling) else None
+        return tfmot.quantization.keras.quantize_annotate_layer(copy, config)
+
+    annotated = keras.models.clone_model(model, clone_function=annotate)
+    annotated.set_weights(model.get_weights())
     try:
-        annotated = tfmot.quantization.keras.quantize_annotate_model(copy)
         if preserve_zeros:
             return tfmot.quantization.keras.quantize_apply(annotated, Default8BitPrunePreserveQuantizeScheme())
         return tfmot.quantization.keras.quantize_apply(annotated)
     except (RuntimeError, ValueError) as exc:
         reason = " ".join(str(exc).split())[:300]
         raise ConversionError(f"qat: layers that can be quantized are required. Received: {reason}") from exc
+
+
+def check(model: keras.Model) -> None:
+    """Find out before training whether a model can be quantized in training.
+
+    Raises:
+        ConversionError: a nested model, or a layer that cannot be quantized; names it.
+    """
+    registry = Default8BitQuantizeRegistry()
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise ConversionError(
+                f"qat: one flat graph is required. Received: a model inside the model, {layer.name}.",
+                "Build the network from the inner model's own input and output.",
+            )
+        if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Rescaling)) and not registry.supports(layer):
+            raise ConversionError(
+                f"qat: layers that can be quantized are required. Received: {layer.name} ({type(layer).__name__})."
+            )
 
 
 def _set_ranges(quantized: keras.Model, model: keras.Model, images: Images) -> None:

@@ -176,7 +176,7 @@ class Artefacts:
             output=output,
             calibration=context.calibration if variant.quantization == "int8" else None,
             host_accuracy=HostAccuracy(correct, len(scores), f"{runtime.name}=={runtime.version}"),
-            golden=Golden(golden_sha256, golden_tolerance(variant.quantization, output)),
+            golden=Golden(golden_sha256, golden_tolerance(inspection.quantization, output)),
             lineage=context.lineage,
         )
         self._require_zeros(variant, entry)

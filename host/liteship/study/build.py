@@ -12,7 +12,7 @@ from pathlib import Path
 import tomlkit
 
 from liteship.data import Dataset
-from liteship.errors import ConversionError, GateError, RecipeError
+from liteship.errors import ConversionError, GateError, LiteshipError, RecipeError
 from liteship.images import write_validation_archive
 from liteship.own.contracts import relabel
 from liteship.progress import Reporter
@@ -53,9 +53,14 @@ def build_study(
     if recipe.model.labels is not None:
         dataset = relabel(dataset, recipe.model.labels)
     context = Context(recipe, dataset, models / recipe.name, say)
+    try:
+        _require_possible(context)
+        context.contract  # a range that cannot be told is found out here  # noqa: B018
+    except LiteshipError:
+        _remove_unfinished(context)
+        raise
     for name in ("keras", "artefacts", "golden"):
         (context.folder / name).mkdir(parents=True, exist_ok=True)
-    _require_possible(context)
     write_atomic(
         context.folder / "recipe.toml", tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)).encode()
     )
@@ -92,6 +97,14 @@ def _require_possible(context: Context) -> None:
         )
 
 
+def _remove_unfinished(context: Context) -> None:
+    """Leave nothing behind of a model that was refused."""
+    shutil.rmtree(context.keras_folder / ".own", ignore_errors=True)
+    for folder in (context.keras_folder, context.folder):
+        if folder.is_dir() and not (context.folder / "recipe.toml").exists():
+            shutil.rmtree(folder)
+
+
 def _make_entries(context: Context, problems: Problems) -> tuple[list[ManifestEntry], list[Failure]]:
     artefacts = Artefacts(context, Models(context))
     entries: list[ManifestEntry] = []
@@ -121,6 +134,10 @@ def _remove_leftovers(context: Context, manifest: Manifest) -> None:
     """Exports, unfinished training, and what an earlier version of the recipe made."""
     for path in context.keras_folder.glob(".*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    names = {name for variant in context.recipe.variants() for name in (variant.model, variant.pruned)}
+    for path in context.keras_folder.iterdir():
+        if path.name.split(".")[0].removesuffix("-ranks") not in names:
+            path.unlink()
     variants = {entry.variant for entry in manifest.entries}
     goldens = {entry.golden.sha256 for entry in manifest.entries}
     for path in (context.folder / "artefacts").iterdir():

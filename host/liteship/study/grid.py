@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from liteship.data import Dataset
-from liteship.errors import ConversionError, LiteshipError
+from liteship.errors import ConversionError
 from liteship.own.contracts import Contracts
 from liteship.progress import Advance, Reporter
 from liteship.recipe import BASELINE, TRAINED_QUANTIZATIONS, Recipe, Variant
@@ -146,7 +146,7 @@ def _in_processes(
         with _listen(events, context.say, advance):
             return _merge(pool.map(_follow, orders))
     except BrokenProcessPool as exc:
-        raise LiteshipError(
+        raise ConversionError(
             f"{count} training processes that end by themselves are required. Received: one that was killed.",
             "Perhaps for lack of memory: the same command with --jobs 1 goes on.",
         ) from exc

@@ -21,6 +21,7 @@ import tf_keras as keras
 
 from liteship import architectures
 from liteship.compress import filters, magnitude, qat
+from liteship.errors import RecipeError
 from liteship.recipe import BASELINE, TRAINED_QUANTIZATIONS, CompressSettings, Variant
 from liteship.report.plots import filter_ranks_chart, save_chart
 from liteship.study.context import Context
@@ -28,6 +29,7 @@ from liteship.study.keyed import gzip_bytes, make_key, read_facts, sidecar, writ
 from liteship.train import (
     Fit,
     Teacher,
+    feature_layers,
     fit,
     freeze_batch_norm,
     make_deterministic,
@@ -178,9 +180,16 @@ class Models:
         Raises:
             RecipeError: a pattern that matches no layer, a network that sparse kernels do not run, or more filters
                 than can go.
-            ConversionError: a layer that filter pruning cannot follow.
+            ConversionError: a layer that filter pruning cannot follow, or that cannot be quantized in training.
         """
         for settings in self.context.recipe.compress:
+            if settings.distill and not feature_layers(model):
+                raise RecipeError(
+                    "compress.distill: a network with residual additions or pooling is required. "
+                    f"Received: {model.name} without."
+                )
+            if settings.trains_quantized:
+                qat.check(model)
             if settings.pruning in ("magnitude", "latency"):
                 magnitude.layer_sparsities(model, settings, settings.sparsity[0])
             elif settings.pruning == "filter":
