@@ -92,7 +92,7 @@ class Deployment:
         runtime: For example "ai-edge-litert==2.3.0".
         runtime_folder: Its folder on the target.
         refused: Reason by sha256 of artefacts that the runtime cannot load; they were not sent.
-        artefacts: sha256 of those that were.
+        artefacts: sha256 of those that were, each once: two variants may come out as the same bytes.
         folder: The liteship folder on the target, absolute.
         smoke: Per artefact, the difference to the host's golden outputs; null where nothing was activated.
     """
@@ -168,7 +168,7 @@ def deploy(
         runtime=chosen.requirement,
         runtime_folder=packed.folder,
         refused=refused,
-        artefacts=tuple(entry.sha256 for entry in entries),
+        artefacts=tuple(dict.fromkeys(entry.sha256 for entry in entries)),
         folder=probe["folder"],
         smoke=answer["smoke"],
     )
@@ -187,7 +187,7 @@ def refuse_artefacts(manifest: Manifest, runtime: str) -> dict[str, str]:
             refused[entry.sha256] = (
                 f"{runtime} lacks {', '.join(missing)}; take a newer runtime (RUNTIME=auto) or another quantization"
             )
-    if len(refused) == len(manifest.entries):
+    if all(entry.sha256 in refused for entry in manifest.entries):
         raise ConversionError(
             f"An artefact that {runtime} can load is required. Received: {next(iter(refused.values()))}.",
         )

@@ -51,12 +51,13 @@ def test_file_that_the_runtime_cannot_load_is_named(built: tuple[Path, Manifest]
 @pytest.mark.parametrize(
     ("quantization", "scale", "litert", "tflite"),
     [
-        ("none", None, 1e-3, 1e-3),
-        ("float16", None, 1e-3, 1e-3),
-        ("dynamic", None, 5e-2, 5e-2),
-        ("int8", 0.01, 0.02, 0.2),
-        ("qat", 0.01, 0.02, 0.2),
-        ("pqat", None, 2 / 256, 0.2),
+        ("float32", None, 1e-3, 1e-3),
+        ("float16 weights", None, 1e-3, 1e-3),
+        ("dynamic range", None, 5e-2, 5e-2),
+        ("full integer", 0.01, 0.02, 0.2),
+        ("full integer", None, 2 / 256, 0.2),
+        ("mixed", None, 2 / 256, 0.2),
+        ("float32", 0.01, 0.02, 0.2),
     ],
 )
 def test_tolerance_is_by_format_and_runtime(
@@ -64,6 +65,11 @@ def test_tolerance_is_by_format_and_runtime(
 ) -> None:
     tolerance = golden_tolerance(quantization, OutputContract("softmax", "float32", scale, None))
     assert tolerance == {"ai-edge-litert": litert, "tflite-runtime": tflite}
+
+
+def test_step_of_a_logit_moves_a_probability_by_a_quarter() -> None:
+    tolerance = golden_tolerance("full integer", OutputContract("logits", "int8", 0.1, 0))
+    assert tolerance == {"ai-edge-litert": pytest.approx(0.05), "tflite-runtime": 0.2}
 
 
 # --- parity ---

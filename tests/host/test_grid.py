@@ -294,7 +294,7 @@ def test_process_that_dies_is_one_clear_error(
     monkeypatch.setattr(grid, "_begin", die)
     context = SimpleNamespace(recipe=recipe, dataset=dataset, folder=tmp_path, own_contracts=None, say=Heard())
     chains = [(Variant("magnitude", 0.5, "none"),), (Variant("magnitude", 0.75, "none"),)]
-    with pytest.raises(LiteshipError, match="Received: one that was killed") as info:
+    with pytest.raises(ConversionError, match="Received: one that was killed") as info:
         grid._in_processes(context, chains, None, 2, lambda amount: None)
     assert "--jobs 1" in info.value.hint
     assert "\n" not in str(info.value)

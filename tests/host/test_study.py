@@ -514,6 +514,19 @@ def test_branch_ends_where_too_much_is_lost(
     assert work[4:] == ["prune 0.9", "convert none"]
 
 
+def test_model_whose_name_has_a_dot_is_kept_and_those_of_an_earlier_recipe_are_not(
+    models: Path, build: Build, work: list[str], pruned: Callable[..., None]
+) -> None:
+    compress = [{"pruning": "magnitude", "sparsity": [0.125], "epochs": 1, "quantization": ["none"]}]
+    pruned(**{"to12.5": 1.0})
+    first = build(models, compress=compress)
+    kept = {path.name for path in (models / "small/keras").iterdir()}
+    assert kept == {f"{name}.keras{suffix}" for name in ("none", "magnitude12.5") for suffix in ("", ".json")}
+    work.clear()
+    assert build(models, compress=compress) == first
+    assert work == []
+
+
 @pytest.mark.parametrize(("count", "refused"), [(None, False), (29, False), (30, True), (100, True)])
 def test_more_calibration_images_than_there_are_are_refused_only_where_the_recipe_asks_for_them(
     count: int | None, refused: bool, tmp_path: Path, build: Build, no_training: None, work: list[str]

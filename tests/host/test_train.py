@@ -421,20 +421,23 @@ def test_no_epochs_change_nothing(
     assert equal(model.get_weights(), before)
 
 
-@pytest.mark.parametrize("class_count", [2, 3])
-def test_validation_accuracy_is_the_share_of_right_answers(class_count: int, two_classes: Images) -> None:
+@pytest.mark.parametrize(("class_count", "logits"), [(2, False), (2, True), (3, False)])
+def test_validation_accuracy_is_the_share_of_right_answers(
+    class_count: int, logits: bool, two_classes: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tensorflow as tf
 
     right = two_classes.validation_labels.copy()
     answers = right.copy()
     answers[:3] = 1 - answers[:3]
-    outputs = np.eye(3)[answers] if class_count == 3 else answers[:, np.newaxis].astype(float)
+    outputs = np.eye(3)[answers] if class_count == 3 else answers[:, np.newaxis] * 0.4 + (-0.1 if logits else 0.3)
 
     def model(tensor: np.ndarray, training: bool) -> Any:
         assert not training
         np.testing.assert_array_equal(tensor, to_tensor(two_classes.validation, two_classes.contract))
         return tf.constant(outputs)
 
+    monkeypatch.setattr(train, "gives_logits", lambda model: logits)
     assert validation_accuracy(model, two_classes) == 9 / 12
 
 

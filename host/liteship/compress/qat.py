@@ -16,9 +16,6 @@ from tensorflow_model_optimization.python.core.api.experimental.combine import D
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_configs import (
     Default8BitOutputQuantizeConfig,
 )
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_registry import (
-    Default8BitQuantizeRegistry,
-)
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from liteship.errors import ConversionError
@@ -74,7 +71,12 @@ def quantize(model: keras.Model, preserve_zeros: bool) -> keras.Model:
     Raises:
         ConversionError: a nested model, or a layer that cannot be quantized; names it.
     """
-    check(model)
+    nested = next((layer.name for layer in model.layers if isinstance(layer, keras.Model)), None)
+    if nested is not None:
+        raise ConversionError(
+            f"qat: one flat graph is required. Received: a model inside the model, {nested}.",
+            "Build the network from the inner model's own input and output.",
+        )
 
     def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
         copy = layer.__class__.from_config(layer.get_config())
@@ -85,32 +87,13 @@ def quantize(model: keras.Model, preserve_zeros: bool) -> keras.Model:
 
     annotated = keras.models.clone_model(model, clone_function=annotate)
     annotated.set_weights(model.get_weights())
+    schemes = [Default8BitPrunePreserveQuantizeScheme()] if preserve_zeros else []
     try:
-        if preserve_zeros:
-            return tfmot.quantization.keras.quantize_apply(annotated, Default8BitPrunePreserveQuantizeScheme())
-        return tfmot.quantization.keras.quantize_apply(annotated)
+        with tfmot.quantization.keras.quantize_scope():
+            return tfmot.quantization.keras.quantize_apply(annotated, *schemes)
     except (RuntimeError, ValueError) as exc:
         reason = " ".join(str(exc).split())[:300]
         raise ConversionError(f"qat: layers that can be quantized are required. Received: {reason}") from exc
-
-
-def check(model: keras.Model) -> None:
-    """Find out before training whether a model can be quantized in training.
-
-    Raises:
-        ConversionError: a nested model, or a layer that cannot be quantized; names it.
-    """
-    registry = Default8BitQuantizeRegistry()
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            raise ConversionError(
-                f"qat: one flat graph is required. Received: a model inside the model, {layer.name}.",
-                "Build the network from the inner model's own input and output.",
-            )
-        if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Rescaling)) and not registry.supports(layer):
-            raise ConversionError(
-                f"qat: layers that can be quantized are required. Received: {layer.name} ({type(layer).__name__})."
-            )
 
 
 def _set_ranges(quantized: keras.Model, model: keras.Model, images: Images) -> None:

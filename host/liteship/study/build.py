@@ -136,7 +136,8 @@ def _remove_leftovers(context: Context, manifest: Manifest) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     names = {name for variant in context.recipe.variants() for name in (variant.model, variant.pruned)}
     for path in context.keras_folder.iterdir():
-        if path.name.split(".")[0].removesuffix("-ranks") not in names:
+        made = path.name.removesuffix(".json").rpartition(".")[0]  # a name has a dot too: magnitude12.5
+        if made.removesuffix("-ranks") not in names:
             path.unlink()
     variants = {entry.variant for entry in manifest.entries}
     goldens = {entry.golden.sha256 for entry in manifest.entries}
