@@ -51,7 +51,7 @@ def test_artefact_that_the_runtime_cannot_load_is_refused_with_operator_and_reme
 def test_study_of_equal_files_that_cannot_be_loaded_is_refused_too() -> None:
     dynamic = (Operator("FULLY_CONNECTED", 12, 1),)
     entries = tuple(make_entry(name, sha256=sha("same"), operators=dynamic) for name in ("none-none", "none-dynamic"))
-    with pytest.raises(ConversionError, match="tflite-runtime==2.14.0 can load"):
+    with pytest.raises(ConversionError, match=r"tflite-runtime==2\.14\.0 can load"):
         refuse_artefacts(make_manifest(entries=entries), "tflite-runtime==2.14.0")
 
 
