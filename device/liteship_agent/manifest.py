@@ -173,7 +173,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where an artefact comes from."""
+    """Where an artefact comes from: what held when the file was made; later runs keep what is unchanged."""
 
     recipe_sha256: str
     data_sha256: str
