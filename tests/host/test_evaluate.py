@@ -83,10 +83,10 @@ def scores_of(labels: list[int], confidence: float = 0.8) -> np.ndarray:
 
 
 def test_parity_counts_right_and_equal_answers() -> None:
-    labels = np.array([0, 1, 2, 0, 1])
-    reference, found = scores_of([0, 1, 2, 1, 2]), scores_of([0, 1, 1, 1, 1], 0.5)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    reference, found = scores_of([0, 1, 2, 1, 2, 0]), scores_of([0, 1, 1, 1, 1, 0], 0.5)
     parity = compare(found, reference, labels, 0.02)
-    assert (parity.reference_correct, parity.equal_top1, parity.total) == (3, 3, 5)
+    assert (parity.reference_correct, parity.equal_top1, parity.total) == (3, 4, 6)
     assert parity.largest_difference == pytest.approx(0.8 - 0.25)  # the label that only the reference gives
     assert (parity.max_drop, parity.passed) == (0.02, True)  # one is lost and another one gained
 

@@ -272,6 +272,10 @@ def test_more_quantizations_convert_only_the_new_variants(
     assert goldens == {entry.golden.sha256 for entry in manifest.entries}
 
 
+class StoppedError(Exception):
+    """Nothing more is of interest."""
+
+
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> None:
     """Stops where training or pruning would begin, which is all that most tests want to know."""
@@ -280,7 +284,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> None:
     def stop(step: str) -> Callable[..., Any]:
         def noted(*arguments: Any) -> None:
             work.append(step)
-            raise KeyboardInterrupt
+            raise StoppedError
 
         return noted
 
@@ -300,7 +304,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch, work: list[str]) -> None:
 def test_changed_model_or_training_trains_again(
     changes: dict[str, Any], models: Path, build: Build, no_training: None, work: list[str]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError):
         build(models, **changes)
     assert work == ["train"]
 
@@ -311,7 +315,7 @@ def test_changed_image_trains_again(
     shutil.copytree(photos, tmp_path / "photos")
     shutil.copy(photos / "train/bee/01.png", tmp_path / "photos/train/bee/00.png")
     data = find_images(str(tmp_path / "photos"), split=0.2, seed=0, cache=Path("unused"))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError):
         build(models, data=data)
     assert work == ["train"]
 
@@ -320,7 +324,7 @@ def test_changed_epochs_of_pruning_leave_the_baseline_alone(
     models: Path, build: Build, no_training: None, work: list[str]
 ) -> None:
     compress = [{"pruning": "magnitude", "sparsity": [0.5], "epochs": 2, "quantization": ["none"]}]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError):
         build(models, compress=compress)
     assert work == ["prune"]
 
@@ -533,7 +537,7 @@ def test_more_calibration_images_than_there_are_are_refused_only_where_the_recip
 ) -> None:
     changes = {"calibration": {} if count is None else {"count": count}}
     if not refused:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StoppedError):
             build(tmp_path, **changes)
         assert work == ["train"]
         return
@@ -542,7 +546,7 @@ def test_more_calibration_images_than_there_are_are_refused_only_where_the_recip
         build(tmp_path, **changes)
     assert work == []
     compress = [{"pruning": "none", "quantization": ["dynamic"]}]
-    with pytest.raises(KeyboardInterrupt):  # without int8 nobody looks at it
+    with pytest.raises(StoppedError):  # without int8 nobody looks at it
         build(tmp_path, compress=compress, **changes)
 
 
