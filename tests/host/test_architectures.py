@@ -23,11 +23,13 @@ def trainable(model: Any) -> int:
 @pytest.fixture(scope="module")
 def stock_and_sparse() -> tuple[Any, Any]:
     """MobileNetV2 as Keras has it, with random statistics, and its weights in the network of sparse kernels."""
-    stock, sparse = (build_model(mobilenet(architecture=name), 2) for name in ("mobilenet_v2", "mobilenet_v2_sparse"))
+    names, size = ("mobilenet_v2", "mobilenet_v2_sparse"), (65, 33)
+    stock, sparse = (build_model(mobilenet(architecture=name, input=size), 3) for name in names)
     random = np.random.default_rng(0)
     for layer in batch_norm_layers(stock):
         shape = layer.gamma.shape
-        layer.set_weights([random.uniform(low, 1.5, shape) for low in (0.5, -0.5, -0.5, 0.5)])
+        ranges = ((0.5, 1.5), (-0.5, 0.5), (-0.1, 0.1), (0.01, 0.03))  # variances as small as those of new kernels
+        layer.set_weights([random.uniform(*ends, shape) for ends in ranges])
     sparse.set_weights(stock.get_weights())
     return stock, sparse
 
@@ -37,10 +39,6 @@ def test_mobilenet_has_the_published_number_of_parameters() -> None:
     assert model.count_params() == 2_259_265
     assert trainable(model) == 2_225_153
     assert len(batch_norm_layers(model)) == 52
-
-
-def test_vgg16_has_the_published_number_of_parameters() -> None:
-    assert build_model(ModelSettings(architecture="vgg16", input=(32, 32)), 2).count_params() == 14_715_201
 
 
 @pytest.mark.parametrize(("classes", "units", "function"), [(2, 1, "sigmoid"), (3, 3, "softmax")])
@@ -123,7 +121,7 @@ def test_download_that_fails_is_a_recipe_error_with_the_way_out(monkeypatch: pyt
 # --- the network of sparse kernels ---
 
 
-def test_sparse_network_takes_the_weights_of_the_stock_one(tmp_path: Path) -> None:
+def test_sparse_network_loads_a_file_of_the_stock_one(tmp_path: Path) -> None:
     import tf_keras as keras
 
     source = build_model(mobilenet(), 2)
@@ -151,28 +149,22 @@ def test_sparse_network_pads_every_strided_convolution_by_one_on_each_side(stock
     assert len(others) == len(strided)
 
 
-@pytest.mark.parametrize("size", [(48, 64), (97, 65)])
-def test_sparse_network_has_the_shapes_of_the_stock_one(size: tuple[int, int]) -> None:
-    stock, sparse = (
-        build_model(mobilenet(architecture=name, input=size), 3) for name in ("mobilenet_v2", "mobilenet_v2_sparse")
-    )
+def test_sparse_network_keeps_the_pooled_output_4d(stock_and_sparse: tuple[Any, Any]) -> None:
+    stock, sparse = stock_and_sparse
     assert sparse.output_shape == stock.output_shape == (None, 3)
     assert sparse.get_layer("out_relu").output_shape == stock.get_layer("out_relu").output_shape
     assert sparse.get_layer("pool").output_shape == (None, 1, 1, 1280)
     assert {layer.momentum for layer in batch_norm_layers(sparse)} == {0.9}
 
 
-def test_sparse_network_is_the_stock_one_but_for_where_its_strides_begin(stock_and_sparse: tuple[Any, Any]) -> None:
-    """An image moved by one pixel meets the same strides, except at its edges and where it is halved again."""
-    import tf_keras as keras
-
-    stock, sparse = stock_and_sparse
-    inner = [keras.Model(model.input, model.get_layer("Conv1_relu").output) for model in (stock, sparse)]
-    image = np.random.default_rng(1).uniform(-1, 1, (1, 33, 33, 3)).astype(np.float32)
-    ours, theirs = image[:, :32, :32], image[:, 1:, 1:]
-    expected = inner[0](theirs, training=False).numpy()
-    moved = inner[1](ours, training=False).numpy()
-    np.testing.assert_allclose(moved[:, 1:, 1:], expected[:, :-1, :-1], atol=1e-5)
+def test_sparse_network_says_what_the_stock_one_says_where_that_pads_symmetrically(
+    stock_and_sparse: tuple[Any, Any],
+) -> None:
+    """Of odd sizes (65, 33, 17, 9, 5, 3) Keras too pads both sides by one."""
+    images = np.random.default_rng(1).uniform(-1, 1, (4, 65, 33, 3)).astype(np.float32)
+    found, expected = (model.predict(images, verbose=0) for model in stock_and_sparse)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # they are not all alike
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_sparse_network_is_accepted_for_latency_and_the_stock_one_is_not(stock_and_sparse: tuple[Any, Any]) -> None:

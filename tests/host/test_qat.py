@@ -60,8 +60,11 @@ def quantized(
     return request.param, model, folder / "saved"
 
 
-def convert_to(saved: Path, name: str, dtype: Any = "int8") -> tuple[bytes, Inspection]:
-    content = convert.convert(saved, name, (), ConvertSettings(integer_input=dtype))
+@pytest.fixture(scope="module")
+def file(quantized: tuple[str, Any, Path]) -> tuple[bytes, Inspection]:
+    """The .tflite, and what stands in it."""
+    name, _, saved = quantized
+    content = convert.convert(saved, name, (), ConvertSettings())
     return content, inspect(content, name)
 
 
@@ -80,17 +83,24 @@ def test_frozen_statistics_stay(quantized: tuple[str, Any, Path], pruned: Any) -
         np.testing.assert_array_equal(getattr(norm, name).numpy(), getattr(pruned.get_layer("norm"), name).numpy())
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_file_is_of_integers_throughout_without_calibration(dtype: str, quantized: tuple[str, Any, Path]) -> None:
-    name, _, saved = quantized
-    _, inspection = convert_to(saved, name, dtype)
+def test_file_is_of_integers_throughout_without_calibration(file: tuple[bytes, Inspection]) -> None:
+    _, inspection = file
     assert inspection.quantization == "full integer"
-    assert [tensor.dtype for tensor in (*inspection.inputs, *inspection.outputs)] == [dtype] * 2
+    assert [tensor.dtype for tensor in (*inspection.inputs, *inspection.outputs)] == ["int8", "int8"]
 
 
-def test_file_gives_what_the_trained_model_gives(quantized: tuple[str, Any, Path], two_classes: Images) -> None:
-    name, model, saved = quantized
-    content, inspection = convert_to(saved, name)
+def test_file_takes_and_gives_uint8_where_asked(quantized: tuple[str, Any, Path]) -> None:
+    name, _, saved = quantized
+    inspection = inspect(convert.convert(saved, name, (), ConvertSettings(integer_input="uint8")), name)
+    assert inspection.quantization == "full integer"
+    assert [tensor.dtype for tensor in (*inspection.inputs, *inspection.outputs)] == ["uint8", "uint8"]
+
+
+def test_file_gives_what_the_trained_model_gives(
+    quantized: tuple[str, Any, Path], file: tuple[bytes, Inspection], two_classes: Images
+) -> None:
+    name, model, _ = quantized
+    content, inspection = file
     (tensor_in,), (tensor_out,) = inspection.inputs, inspection.outputs
     runtime = Model(content, 1, name)
     images = to_tensor(two_classes.validation, two_classes.contract)
@@ -101,10 +111,10 @@ def test_file_gives_what_the_trained_model_gives(quantized: tuple[str, Any, Path
 
 
 def test_zeros_of_a_pruned_model_survive_pqat_in_the_file_and_not_qat(
-    quantized: tuple[str, Any, Path], pruned: Any
+    quantized: tuple[str, Any, Path], file: tuple[bytes, Inspection], pruned: Any
 ) -> None:
-    name, _, saved = quantized
-    _, inspection = convert_to(saved, name)
+    name, _, _ = quantized
+    _, inspection = file
     share = {layer.name: layer.zeros / layer.weights for layer in inspection.layers}
     by_layer = {key: next(value for name, value in share.items() if key in name) for key in ("pointwise", "head")}
     zeros = sum(layer.zeros for layer in inspection.layers)

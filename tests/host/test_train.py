@@ -390,15 +390,15 @@ def test_interrupted_distillation_goes_on_to_the_same_weights(
     stop_after: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    teacher = Teacher(branched(0), 1.0)
+    teacher, plan = Teacher(branched(0), 1.0), replace(PLAN, epochs=2, first_eligible_epoch=2)
     whole = branched(1)
-    history = fit(whole, two_classes, LAST_WINS, tmp_path / "whole", say, (), teacher)
-    stop_after(2)
+    history = fit(whole, two_classes, plan, tmp_path / "whole", say, (), teacher)
+    stop_after(1)
     with pytest.raises(KeyboardInterrupt):
-        fit(branched(1), two_classes, LAST_WINS, tmp_path / "cut", say, (), teacher)
+        fit(branched(1), two_classes, plan, tmp_path / "cut", say, (), teacher)
     resumed = branched(5)
     seen = watch(monkeypatch, resumed)
-    assert fit(resumed, two_classes, LAST_WINS, tmp_path / "cut", say, (), teacher) == history
+    assert fit(resumed, two_classes, plan, tmp_path / "cut", say, (), teacher) == history
     assert equal(resumed.get_weights(), whole.get_weights())
     assert len(seen) == 1
 
