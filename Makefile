@@ -1,4 +1,5 @@
-# Thin: every target calls one command. Variables: DATA WEIGHTS RECIPE EPOCHS LIMIT TARGET STUDY RUNTIME.
+# Thin: every target calls one command. Variables: DATA WEIGHTS RECIPE EPOCHS LIMIT TARGET STUDY RUNTIME, and of a
+# measurement TIER or BUDGET=20m, THREADS=1,4, CPUS='0-3 4-7' (each a set), FORCE=1, JOB.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +9,13 @@ RECIPE ?= benchmarks/demo.toml
 # A variable becomes an option only where it is set.
 option = $(if $($(1)),--$(2) '$($(1))')
 WHERE = --target '$(TARGET)' $(call option,STUDY,study)
+HOW = $(call option,RUNTIME,runtime) $(call option,TIER,tier) $(call option,BUDGET,budget) \
+	$(call option,THREADS,threads) $(foreach set,$(CPUS),--cpus '$(set)') $(call option,LIMIT,limit) $(if $(FORCE),--force)
 WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,WEIGHTS,weights) \
-	$(call option,EPOCHS,epochs) $(call option,LIMIT,limit) $(call option,RUNTIME,runtime)
+	$(call option,EPOCHS,epochs) $(HOW)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench report doctor test lint check lock clean
+.PHONY: help setup demo run deploy bench repeat report doctor test lint check lock clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +40,10 @@ deploy: setup ## make a study the active release of TARGET
 	@$(BIN)/liteship deploy $(WHERE) $(call option,RUNTIME,runtime)
 
 bench: setup ## measure a study on TARGET
-	@$(BIN)/liteship bench $(WHERE) $(call option,RUNTIME,runtime) $(call option,LIMIT,limit)
+	@$(BIN)/liteship bench $(WHERE) $(HOW)
+
+repeat: setup ## the last measurement again: do the ratios agree?
+	@$(BIN)/liteship repeat $(WHERE) $(call option,JOB,job)
 
 report: setup ## print the last table again
 	@$(BIN)/liteship report $(WHERE)

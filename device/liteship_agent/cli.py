@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 from liteship_agent import __version__
-from liteship_agent.errors import AgentError, LockedError
+from liteship_agent.errors import AgentError, LockedError, PreflightError
 from liteship_agent.job import Job
-from liteship_agent.manifest import Manifest
-from liteship_agent.records import from_json, loads, to_json
-from liteship_agent.release import VALIDATION, InstalledRelease
+from liteship_agent.records import loads, to_json
+from liteship_agent.release import InstalledRelease
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
@@ -27,10 +27,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         options.run(options)
     except AgentError as exc:
         if options.speaks_events:
-            kind = "locked" if isinstance(exc, LockedError) else "agent"
-            emit({"event": "error", "kind": kind, "message": str(exc)})
+            emit({"event": "error", "kind": _kind(exc), "message": str(exc)})
         print(exc, file=sys.stderr)
         raise SystemExit(5) from None
+
+
+def _kind(error: AgentError) -> str:
+    """What the host tells errors by."""
+    kinds = {LockedError: "locked", PreflightError: "preflight"}
+    return kinds.get(type(error), "agent")
 
 
 def emit(event: Dict[str, Any]) -> None:
@@ -54,22 +59,26 @@ def _parser() -> argparse.ArgumentParser:
     smoke = verb("smoke", _smoke, "compare every model of a release with the host's answers", speaks_events=True)
     run_job = verb("run-job", _run_job, "run a job in this process (used by bench)")
     verb("worker", _worker, "time one model for the request on stdin (used by run-job)")
-    verb("decode", _decode, "decode the validation images once (used by run-job)")
-    for sub in (bench, stop, smoke, run_job):
+    smoke_runtime = verb("smoke-runtime", _smoke_runtime, "the same in one runtime (used by smoke)")
+    verb("explain", _explain, "run a model on the host's pixels for the request on stdin", speaks_events=True)
+    for sub in (bench, stop, smoke, smoke_runtime, run_job):
         sub.add_argument("--folder", type=Path, required=True, help="the liteship folder")
     for sub in (stop, run_job):
         sub.add_argument("--job", required=True, help="id of the job")
-    smoke.add_argument("--release", required=True, help="id of the release")
+    for sub in (smoke, smoke_runtime):
+        sub.add_argument("--release", required=True, help="id of the release")
+    smoke_runtime.add_argument("--runtime-folder", required=True, help="name of its folder under runtimes/")
     return parser
 
 
 def _bench(options: argparse.Namespace) -> None:
     from liteship_agent import bench
 
-    job = bench.start(options.folder, loads(Job, sys.stdin.buffer.read(), "the job on stdin"))
+    request = loads(Job, sys.stdin.buffer.read(), "the job on stdin")
+    job = bench.start(options.folder, request, lambda reason: emit({"event": "wait", "reason": reason}))
     emit({"event": "started", "job": to_json(job)})
     report = bench.follow(options.folder, job.job_id, emit)
-    emit({"event": "done", "report": to_json(report)})
+    emit({"event": "done", "report": report})
 
 
 def _stop(options: argparse.Namespace) -> None:
@@ -87,31 +96,35 @@ def _run_job(options: argparse.Namespace) -> None:
 
 
 def _smoke(options: argparse.Namespace) -> None:
+    """Every runtime of the release in a process of its own."""
+    from liteship_agent.watch import agent_command
+
     release = InstalledRelease(options.folder, options.release)
-    sys.path.append(str(release.runtime(release.record().runtimes[0].folder)))
+    artefacts: Dict[str, Any] = {}
+    for runtime in release.record().runtimes:
+        words = ("smoke-runtime", "--folder", str(options.folder), "--release", options.release)
+        command = agent_command(release.runtime(runtime.folder), *words, "--runtime-folder", runtime.folder)
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if ended.returncode:
+            lines = ended.stderr.decode(errors="replace").strip().splitlines()
+            raise AgentError(lines[-1] if lines else f"the smoke inference ended with exit code {ended.returncode}")
+        artefacts[runtime.folder] = json.loads(ended.stdout.splitlines()[-1])
+    emit({"event": "done", "artefacts": artefacts})
+
+
+def _smoke_runtime(options: argparse.Namespace) -> None:
     from liteship_agent.smoke import check_release
 
-    emit({"event": "done", "artefacts": check_release(release)})
+    print(json.dumps(check_release(InstalledRelease(options.folder, options.release), options.runtime_folder)))
+
+
+def _explain(_: argparse.Namespace) -> None:
+    from liteship_agent.explain import explain
+
+    emit({"event": "done", **explain(json.load(sys.stdin))})
 
 
 def _worker(_: argparse.Namespace) -> None:
     from liteship_agent import worker
 
     worker.main()
-
-
-def _decode(_: argparse.Namespace) -> None:
-    from liteship_agent.images import decode_all, pixels_path, selected_images
-
-    request = json.load(sys.stdin)
-    folder = Path(request["folder"])
-    job = from_json(Job, request["job"], "decode request")
-    release = InstalledRelease(folder, job.release_id)
-    manifest: Manifest = release.manifest()
-    entry = manifest.entry(request["artefact"])
-    if entry is None:
-        raise AgentError(f"an artefact of the manifest is required. Received: {request['artefact']}")
-    images = selected_images(manifest, job.limit)
-    path = pixels_path(folder, manifest, entry.input, job.limit)
-    for _count in decode_all(release.path / VALIDATION, images, entry.input, path):
-        pass

@@ -36,3 +36,7 @@ class StoreError(AgentError):
 
 class LockedError(AgentError):
     """Another job or camera holds the target."""
+
+
+class PreflightError(AgentError):
+    """The machine is not fit to measure on now: hot, throttled, busy, or short of memory or disk."""

@@ -1,19 +1,28 @@
-"""The validation set on the target: original files in one tar, decoded once into a memory-mapped array.
+"""The validation set on the target: original files in one tar, and their decoded pixels in a memory-mapped array.
 
-Decoding and resizing happen once per kind of pixels (size, channel order, resize rule), in a process of its own, so
-that the timed processes only map a file.
+Decoding and resizing happen once per kind of pixels (size, channel order, resize rule), in the first accuracy pass
+that wants them; every later process only maps a file.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterator, Optional, Sequence, Tuple
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Iterator, Optional, Sequence, Tuple, Type
 
+from liteship_agent.errors import RecordError
 from liteship_agent.manifest import InputContract, Manifest, ValidationImage
+from liteship_agent.release import VALIDATION, InstalledRelease
 
 if TYPE_CHECKING:
     import numpy as np
+
+_KEPT_FREE_BYTES = 64 * 2**20
+"""What the decoded pixels must leave on the disk, so that the journal can still grow."""
 
 
 def selected_images(manifest: Manifest, limit: Optional[int]) -> Tuple[ValidationImage, ...]:
@@ -25,41 +34,108 @@ def selected_images(manifest: Manifest, limit: Optional[int]) -> Tuple[Validatio
 
 
 def read_image(archive: BinaryIO, image: ValidationImage) -> bytes:
-    """The bytes of one image file, read by its offset."""
-    archive.seek(image.offset)
-    return archive.read(image.size)
+    """The bytes of one image file, read by its offset; threads may read the same archive."""
+    return os.pread(archive.fileno(), image.size, image.offset)
 
 
 def pixels_path(folder: Path, manifest: Manifest, contract: InputContract, limit: Optional[int]) -> Path:
-    """Where the decoded pixels of these validation images and this contract are kept."""
-    count = len(selected_images(manifest, limit))
-    name = f"{manifest.validation.sha256[:16]}-{contract.pixels_key()[:16]}-{count}"
-    return folder / "cache" / name / "pixels.npy"
+    """Where the decoded pixels of these validation images and this contract are kept.
 
-
-def decode_all(archive: Path, images: Sequence[ValidationImage], contract: InputContract, path: Path) -> Iterator[int]:
-    """Write uint8 pixels, shape (images, height, width, 3), to a .npy file; yields the number done after each.
-
-    The file gets its name only when it is whole. One image is in memory at a time.
+    The name changes with the code that decodes: this agent's, and the OpenCV that came with the runtime.
     """
-    import numpy as np
-    from numpy.lib.format import open_memmap
+    import cv2
 
-    from liteship_agent.preprocess import decode, resize
+    source = pkgutil.get_data("liteship_agent", "preprocess.py") or b""
+    kind = hashlib.sha256(f"{contract.pixels_key()} {cv2.__version__} ".encode() + source).hexdigest()
+    count = len(selected_images(manifest, limit))
+    return folder / "cache" / f"{manifest.validation.sha256[:16]}-{kind[:16]}-{count}" / "pixels.npy"
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        shape = (len(images), contract.height, contract.width, 3)
-        pixels = open_memmap(str(temporary), mode="w+", dtype=np.uint8, shape=shape)
-        with open(archive, "rb") as file:
-            for index, image in enumerate(images):
-                pixels[index] = resize(decode(read_image(file, image), image.path), contract)
-                yield index + 1
-        pixels.flush()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+class Images:
+    """The validation images of one job, as files and as the pixels that one contract wants.
+
+    Args:
+        archive: The files, one after the other.
+        selected: Those of the job.
+        contract: Size, channel order and resize rule.
+        path: Where their decoded pixels are, or will be.
+    Raises:
+        RecordError: the archive cannot be opened.
+    """
+
+    def __init__(self, archive: Path, selected: Sequence[ValidationImage], contract: InputContract, path: Path) -> None:
+        self.selected, self.contract, self.path = selected, contract, path
+        self._decoded = load_pixels(path) if path.exists() else None
+        try:
+            self._archive = open(archive, "rb")  # noqa: SIM115 (closed by __exit__)
+        except OSError as exc:
+            raise RecordError(str(archive), "", "a readable validation set", exc.strerror or str(exc)) from exc
+
+    @classmethod
+    def of_release(
+        cls, release: InstalledRelease, manifest: Manifest, contract: InputContract, limit: Optional[int]
+    ) -> Images:
+        """Those of a release's validation set, at most `limit`."""
+        path = pixels_path(release.folder, manifest, contract, limit)
+        return cls(release.path / VALIDATION, selected_images(manifest, limit), contract, path)
+
+    def __enter__(self) -> Images:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._archive.close()
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    @property
+    def are_decoded(self) -> bool:
+        """Whether an earlier pass left the pixels of all of them."""
+        return self._decoded is not None
+
+    def file(self, index: int) -> bytes:
+        """The bytes of one image file."""
+        return read_image(self._archive, self.selected[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Resized pixels of one image, uint8, shape (height, width, 3), contiguous: mapped, or decoded now.
+
+        Raises:
+            ImageError: the file is not a whole image; the message names it.
+        """
+        if self._decoded is not None:
+            return self._decoded[index]  # type: ignore[no-any-return]
+        from liteship_agent.preprocess import decode, resize
+
+        return resize(decode(self.file(index), self.selected[index].path), self.contract)
+
+    @contextlib.contextmanager
+    def new_pixels(self) -> Iterator[Optional[np.ndarray]]:
+        """An array on the disk for the decoded pixels, uint8, shape (images, height, width, 3).
+
+        It gets its name when the body has filled it, and none where the body fails. None where they are decoded
+        already, or where the disk has no room: then every pass decodes, and says so.
+        """
+        size = len(self) * self.contract.height * self.contract.width * 3
+        if self.are_decoded or not _has_room(self.path, size):
+            yield None
+            return
+        import numpy as np
+        from numpy.lib.format import open_memmap
+
+        # One job runs at a time, so that what a killed one left under this name is overwritten.
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            shape = (len(self), self.contract.height, self.contract.width, 3)
+            pixels = open_memmap(str(temporary), mode="w+", dtype=np.uint8, shape=shape)
+            _reserve(temporary)
+            yield pixels
+            pixels.flush()
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load_pixels(path: Path) -> np.ndarray:
@@ -68,3 +144,15 @@ def load_pixels(path: Path) -> np.ndarray:
 
     pixels: np.ndarray = np.load(str(path), mmap_mode="r")
     return pixels
+
+
+def _has_room(path: Path, size: int) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize >= size + _KEPT_FREE_BYTES
+
+
+def _reserve(path: Path) -> None:
+    """Give the file its blocks: writing to a map of a full disk would end the process."""
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)

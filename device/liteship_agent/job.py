@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, Optional, Tuple
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
 
 from liteship_agent.records import dumps
 
 
 @dataclass(frozen=True)
 class Tier:
-    """How long one artefact is timed in all, over all rounds (DESIGN.md section 7).
+    """How long one case is timed in all, over all rounds (DESIGN.md section 7).
 
     Args:
-        rounds: Rounds, each times every artefact once.
-        min_queries, min_seconds: Both must be reached per artefact; a block does its 1/rounds of them.
-        max_seconds: Where timing of one artefact ends even if min_queries is not reached.
+        rounds: Rounds, each times every case once; even, so that every round has its reverse.
+        min_queries, min_seconds: Both must be reached per case; a block does its 1/rounds of them.
+        max_seconds: Where timing of one case ends even if min_queries is not reached.
     """
 
     name: str
@@ -29,11 +29,58 @@ class Tier:
 TIERS: Dict[str, Tier] = {
     tier.name: tier
     for tier in (
-        Tier("rapid", 5, 64, 6.0, 30.0),
+        Tier("rapid", 6, 64, 6.0, 30.0),
         Tier("quick", 6, 128, 10.0, 60.0),
         Tier("normal", 10, 1024, 60.0, 600.0),
     )
 }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One artefact in one way of running it: a row of the table.
+
+    Args:
+        artefact: sha256 of the .tflite file.
+        runtime: Folder name under runtimes/ of the runtime that runs it.
+        threads: Interpreter threads.
+        cpus: The CPUs that it may use, ascending; empty in a request, where the target takes all of its fastest type.
+    """
+
+    artefact: str
+    runtime: str
+    threads: int
+    cpus: Tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused, void or given up.
+
+    Args:
+        canary_ratio: By how much a round's canary may differ from the median of all canaries before the round is void.
+        others_cores: How many cores' worth of CPU time other processes may take, before a job and during a block.
+        clock_drop_ratio: By how much the CPU clock may fall below its level after warm-up.
+        start_celsius: The highest temperature at which a job may start.
+        free_memory_bytes, free_disk_bytes: What must be free to start; a block that leaves less memory is ended.
+        repeats: How often a void block or round is measured again.
+        cooling_seconds: Longest wait for the start temperature before a repetition.
+        quiet_seconds: Longest wait, before a job is refused, for the machine to be cool and quiet.
+        stall_seconds: How long a worker may take beyond what it announced before it is ended.
+        canary_seconds: How long a canary is timed.
+    """
+
+    canary_ratio: float = 0.05
+    others_cores: float = 0.25
+    clock_drop_ratio: float = 0.02
+    start_celsius: float = 70.0
+    free_memory_bytes: int = 48 * 2**20
+    free_disk_bytes: int = 64 * 2**20
+    repeats: int = 3
+    cooling_seconds: float = 180.0
+    quiet_seconds: float = 30.0
+    stall_seconds: float = 120.0
+    canary_seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,30 +92,33 @@ class Job:
         target: Name of the target in the host's inventory.
         release_id: The release that is measured.
         tier: How long.
-        threads: Interpreter threads, the same for every artefact.
-        runtime: Folder name under runtimes/ of the runtime that is used.
-        artefacts: sha256 of each artefact, in manifest order; the first is the baseline.
+        cases: In the order of the table; the first is the baseline that ratios refer to, and the canary.
+        runtimes: Distribution and version, such as "ai-edge-litert==2.3.0", by folder name.
+        limits: What is refused, void or given up.
         seed: Of the block order.
         limit: Use at most so many validation images, null for all.
-        block_timeout_seconds: A block that takes longer is ended and reported as failed.
+        forced: Go on although the preflight refuses; every row is marked.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
 
     schema_version: int
     job_id: str
     target: str
     release_id: str
     tier: Tier
-    threads: int
-    runtime: str
-    artefacts: Tuple[str, ...]
+    cases: Tuple[Case, ...]
+    runtimes: Mapping[str, str]
+    limits: Limits = field(default_factory=Limits)
     seed: int = 0
     limit: Optional[int] = None
-    block_timeout_seconds: float = 900.0
+    forced: bool = False
     extra: Dict[str, Any] = field(default_factory=dict)
 
     def key(self) -> str:
-        """Twelve hex digits that are equal for equal requests: an unfinished job with the same key is gone on with."""
-        anonymous = Job(**{**self.__dict__, "job_id": ""})
+        """Twelve hex digits that are equal for equal requests: an unfinished job with the same key is gone on with.
+
+        Whether it is forced makes no difference: what was measured before is kept when the rest has to be forced.
+        """
+        anonymous = Job(**{**self.__dict__, "job_id": "", "forced": False})
         return hashlib.sha256(dumps(anonymous)).hexdigest()[:12]

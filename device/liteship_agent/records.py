@@ -14,8 +14,9 @@ import os
 import sys
 import types
 import typing
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple, Type, TypeVar, Union
+from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Type, TypeVar, Union
 
 from liteship_agent.errors import RecordError
 
@@ -194,11 +195,18 @@ def write_record(record: Any, path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside the file, fsync, rename, fsync the folder."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name, on the disk, only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

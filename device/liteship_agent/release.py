@@ -43,10 +43,12 @@ class ReleaseRuntime:
     Args:
         folder: Its site folder under runtimes/.
         sha256: Of the packed blob that the folder is unpacked from.
+        refused: sha256 of the release's artefacts that it cannot load; another runtime of the release can.
     """
 
     folder: str
     sha256: str
+    refused: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,36 @@ class InstalledRelease:
         """Its manifest."""
         return read_record(Manifest, self.path / MANIFEST)
 
+    def manifest_entry(self, sha256: str) -> Tuple[Manifest, ManifestEntry]:
+        """Its manifest and one entry of it.
+
+        Raises:
+            RecordError: the manifest has no artefact of that sha256.
+        """
+        manifest = self.manifest()
+        entry = manifest.entry(sha256)
+        if entry is None:
+            raise RecordError(str(self.path / MANIFEST), "entries", "an artefact of the manifest", sha256)
+        return manifest, entry
+
+    def runtime_record(self, name: str) -> ReleaseRuntime:
+        """What release.json says of one of its runtimes.
+
+        Raises:
+            RecordError: the release has no runtime of that name.
+        """
+        runtimes = {runtime.folder: runtime for runtime in self.record().runtimes}
+        if name not in runtimes:
+            raise RecordError(str(self.path / "release.json"), "runtimes", f"runtime {name}", ", ".join(runtimes))
+        return runtimes[name]
+
     def runtime(self, name: str) -> Path:
         """Site folder of one of its runtimes.
 
         Raises:
             RecordError: the release has no runtime of that name.
         """
-        names = [runtime.folder for runtime in self.record().runtimes]
-        if name not in names:
-            raise RecordError(str(self.path / "release.json"), "runtimes", f"runtime {name}", ", ".join(names))
-        return self.folder / "runtimes" / name
+        return self.folder / "runtimes" / self.runtime_record(name).folder
 
     def artefact(self, entry: ManifestEntry) -> bytes:
         """The bytes of one artefact.

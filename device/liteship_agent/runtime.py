@@ -51,7 +51,7 @@ class Model:
 
     def __init__(self, content: bytes, threads: int, name: str) -> None:
         self.runtime, module = available_runtime()
-        self.name = name
+        self.name, self.threads = name, threads
         started = time.perf_counter_ns()
         try:
             self._interpreter = module.Interpreter(model_content=content, num_threads=threads)

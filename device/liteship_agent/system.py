@@ -1,6 +1,6 @@
-"""What the machine is and how it does: environment of a report, readings around a block. Linux files only.
+"""What the machine is: the environment of a report, and the memory of this process. Linux files only.
 
-A reading that the machine does not offer is null.
+What the machine does not offer is null; what changes while a job runs is in `liteship_agent.sensors`.
 """
 
 from __future__ import annotations
@@ -9,59 +9,100 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-_CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-_THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
+from liteship_agent.cpus import CoreType, core_types, format_cpus
+from liteship_agent.sensors import read_text
+
+_ROOT = Path("/")
 
 
-def environment() -> Dict[str, Any]:
-    """Board, kernel and memory of this machine, as they are in the report."""
+def environment(root: Path = _ROOT) -> Dict[str, Any]:
+    """Board, kernel, processor and memory of this machine, as they are in the report.
+
+    Args:
+        root: Folder below which files are read; what only the running interpreter tells is always its own.
+    Returns:
+        A JSON object: board_model, kernel, os, machine, python, libc, page_size_bytes; cpu_count, cpu_model,
+        cpu_types (fastest first; each with `cpus` as numbers, `name`, `implementer` and `part` as integers,
+        `capacity`, `max_hz`), cpu_flags, cpu_mhz (now, where /proc/cpuinfo tells it); governor ("ondemand", or
+        "0-3 ondemand, 4-7 performance"); memory_bytes, swap_bytes, swap_kind (zram, partition or file).
+    """
+    cpuinfo = read_text(root / "proc/cpuinfo") or ""
+    types = core_types(root)
+    megahertz = re.search(r"^cpu MHz\s*: (\d+(\.\d+)?)$", cpuinfo, re.MULTILINE)
     return {
-        "board_model": board_model(),
-        "kernel": platform.release(),
-        "os": _os_name(),
+        "board_model": board_model(root),
+        "kernel": (read_text(root / "proc/sys/kernel/osrelease") or "").strip() or None,
+        "os": _os_name(root),
         "machine": os.uname().machine,
         "python": platform.python_version(),
         "libc": _libc(),
-        "cpu_count": os.cpu_count(),
-        "cpu_model": _cpuinfo("model name") or _cpuinfo("CPU part"),
-        "cpu_flags": (_cpuinfo("flags") or _cpuinfo("Features") or "").split(),
-        "governor": _text(_CPU / "scaling_governor"),
-        "memory_bytes": _meminfo("MemTotal"),
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
+        "cpu_count": sum(len(kind.cpus) for kind in types) or os.cpu_count(),
+        "cpu_model": " + ".join(kind.name for kind in types) or None,
+        "cpu_types": [_described_type(kind) for kind in types],
+        "cpu_flags": (_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split(),
+        "cpu_mhz": float(megahertz.group(1)) if megahertz else None,
+        "governor": _governor(root),
+        "memory_bytes": _meminfo(root, "MemTotal"),
+        "swap_bytes": _meminfo(root, "SwapTotal"),
+        "swap_kind": _swap_kind(root),
     }
 
 
-def board_model() -> Optional[str]:
+def board_model(root: Path = _ROOT) -> Optional[str]:
     """Model from the device tree, for example "Raspberry Pi 5 Model B Rev 1.0"; null on a PC."""
-    text = _text(Path("/proc/device-tree/model"))
-    return text.strip("\0 \n") if text else None
+    return (read_text(root / "proc/device-tree/model") or "").strip() or None
 
 
-def readings() -> Dict[str, Any]:
-    """Sensors at this moment."""
-    celsius = _integer(_THERMAL)
-    kilohertz = _integer(_CPU / "scaling_cur_freq")
-    return {
-        "temperature_celsius": None if celsius is None else celsius / 1000,
-        "frequency_hz": None if kilohertz is None else kilohertz * 1000,
-        "memory_available_bytes": _meminfo("MemAvailable"),
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def own_memory() -> Dict[str, int]:
+def own_memory(root: Path = _ROOT) -> Dict[str, int]:
     """Peak resident set and present anonymous memory of this process, in bytes."""
-    status = _text(Path("/proc/self/status")) or ""
+    status = read_text(root / "proc/self/status") or ""
     return {
         "rss_peak_bytes": _kibibytes(status, "VmHWM") or 0,
         "rss_anon_bytes": _kibibytes(status, "RssAnon") or 0,
     }
 
 
-def _os_name() -> Optional[str]:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', _text(Path("/etc/os-release")) or "", re.MULTILINE)
+def _described_type(kind: CoreType) -> Dict[str, Any]:
+    first = kind.cpus[0]
+    return {
+        "cpus": list(kind.indices()),
+        "name": kind.name,
+        "implementer": first.implementer,
+        "part": first.part,
+        "capacity": first.capacity,
+        "max_hz": first.max_hz,
+    }
+
+
+def _governor(root: Path) -> Optional[str]:
+    """That of all clock domains, or each with its CPUs where they differ."""
+    governors: Dict[str, List[int]] = {}
+    for folder in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
+        name = (read_text(folder / "scaling_governor") or "").strip()
+        members = (read_text(folder / "related_cpus") or "").split()
+        if name:
+            governors.setdefault(name, []).extend(int(cpu) for cpu in members if cpu.isdecimal())
+    if len(governors) > 1:
+        ordered = sorted(governors.items(), key=lambda item: item[1])
+        return ", ".join(f"{format_cpus(members)} {name}" for name, members in ordered)
+    return next(iter(governors), None)
+
+
+def _swap_kind(root: Path) -> Optional[str]:
+    """Of the swap that is used first, which is the one of the highest priority."""
+    lines = [line.split() for line in (read_text(root / "proc/swaps") or "").splitlines()[1:]]
+    areas = [line for line in lines if len(line) == 5 and line[4].lstrip("-").isdecimal()]
+    if not areas:
+        return None
+    first = max(areas, key=lambda line: int(line[4]))
+    return "zram" if first[0].startswith("/dev/zram") else first[1]
+
+
+def _os_name(root: Path) -> Optional[str]:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', read_text(root / "etc/os-release") or "", re.MULTILINE)
     return match.group(1) if match else None
 
 
@@ -72,30 +113,15 @@ def _libc() -> Optional[str]:
         return None
 
 
-def _cpuinfo(key: str) -> Optional[str]:
-    match = re.search(rf"^{key}\s*:\s*(.*)$", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
+def _field(text: str, key: str) -> Optional[str]:
+    match = re.search(rf"^{key}\s*:[ \t]*(.*)$", text, re.MULTILINE)
     return match.group(1) if match else None
 
 
-def _meminfo(key: str) -> Optional[int]:
-    return _kibibytes(_text(Path("/proc/meminfo")) or "", key)
+def _meminfo(root: Path, key: str) -> Optional[int]:
+    return _kibibytes(read_text(root / "proc/meminfo") or "", key)
 
 
 def _kibibytes(text: str, key: str) -> Optional[int]:
     match = re.search(rf"^{key}:\s*(\d+) kB", text, re.MULTILINE)
     return int(match.group(1)) * 1024 if match else None
-
-
-def _integer(path: Path) -> Optional[int]:
-    text = _text(path)
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> Optional[str]:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return None

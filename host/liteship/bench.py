@@ -1,87 +1,102 @@
-"""Measure the active release of a target: send a job, follow it, keep its report beside the study."""
+"""Measure the active release of a target: send a job, follow it, keep its report beside the study.
+
+job -> events, shown as they come -> report -> intervals -> flips and their causes. The report is on the disk before the
+causes of flips are looked for, which takes the link once more.
+"""
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from liteship.deploy import Deployment
+from liteship.deploy import Deployment, agent_command
 from liteship.errors import LinkError
+from liteship.flips import HOST, ask_target, explain_flips, find_flips, find_other_pixels
+from liteship.predictions import Predictions, read_predictions
 from liteship.progress import Advance, Reporter
-from liteship.remote import Connection
-from liteship_agent.job import TIERS, Job
+from liteship.remote import Connection, RemoteError
+from liteship.report.summary import summarize
+from liteship.targets import LOOPBACK, Target
+from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps, from_json, write_record
-from liteship_agent.release import AGENT
-from liteship_agent.report import Report
+from liteship_agent.report import VOID, Refused, Report
+
+_BOARD_CANARY_RATIO, _LOOPBACK_CANARY_RATIO = 0.05, 0.20
+
+
+def make_job(
+    target: Target,
+    manifest: Manifest,
+    deployment: Deployment,
+    cases: Sequence[Case],
+    tier: Tier,
+    limit: int | None = None,
+    forced: bool = False,
+) -> Job:
+    """The request for a job.
+
+    Args:
+        target: With the canary ratio of the inventory; without one it is 0.05, on this computer 0.20.
+        manifest: Of the study; its seed orders the blocks.
+        deployment: What is active on the target.
+        cases: In the order of the table, the baseline first.
+        tier: How long each is timed.
+        limit: Most validation images, None for all.
+        forced: Measure although the machine is not fit; every row is marked.
+    """
+    default = _LOOPBACK_CANARY_RATIO if target.name == LOOPBACK else _BOARD_CANARY_RATIO
+    job = Job(
+        schema_version=Job.SCHEMA_VERSION,
+        job_id="",
+        target=target.name,
+        release_id=deployment.release,
+        tier=tier,
+        cases=tuple(cases),
+        runtimes=deployment.runtimes,
+        limits=Limits(canary_ratio=default if target.canary_ratio is None else target.canary_ratio),
+        seed=manifest.entries[0].lineage.seed,
+        limit=limit,
+        forced=forced,
+    )
+    return with_new_id(job)
+
+
+def with_new_id(job: Job) -> Job:
+    """The same request at another time."""
+    return replace(job, job_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{job.key()}")
 
 
 def bench(
-    connection: Connection,
-    study: Path,
-    manifest: Manifest,
-    deployment: Deployment,
-    tier: str,
-    threads: int,
-    limit: int | None,
-    say: Reporter,
+    connection: Connection, study: Path, manifest: Manifest, deployment: Deployment, job: Job, say: Reporter
 ) -> Report:
-    """Run one job, or go on with the same one that was interrupted, and store its report.
+    """Run one job, go on with the same one that was interrupted, or follow it where it runs; keep its report.
 
     Args:
         connection: To the target.
         study: Folder of the study; the report goes to reports/<target>/.
         manifest: Of the study.
         deployment: What is active on the target.
-        tier: "rapid", "quick" or "normal".
-        threads: Interpreter threads.
-        limit: Most validation images, None for all.
+        job: What to measure.
         say: Progress.
 
     Raises:
-        LinkError: the link was lost, the target is in use, or the job failed; it can be gone on with.
+        DataError: the host's predictions are missing in the study.
+        LinkError: the link was lost, the target is in use or not fit to measure on, or the job failed; it can be gone
+            on with.
     """
-    job = Job(
-        schema_version=Job.SCHEMA_VERSION,
-        job_id="",
-        target=connection.target.name,
-        release_id=deployment.release,
-        tier=TIERS[tier],
-        threads=threads,
-        runtime=deployment.runtime_folder,
-        artefacts=deployment.artefacts,
-        seed=manifest.entries[0].lineage.seed,
-        limit=limit,
-        # A block's process start and timing take a minute at most; the first also scores every image.
-        block_timeout_seconds=900.0 + 10.0 * len(manifest.validation.images),
-    )
-    job = replace(job, job_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{job.key()}")
-    blocks = len(job.artefacts) * job.tier.rounds
-    with say.task(f"measure on {job.target} ({tier})", blocks) as advance:
-        follower = _Follower(manifest, job, say, advance)
-        try:
-            answer = connection.call(agent_command(connection, deployment, "bench"), [dumps(job)], on_event=follower)
-        except KeyboardInterrupt:
-            try:
-                connection.call(agent_command(connection, deployment, "stop", "--job", follower.job.job_id))
-                say.say(f"stopped after {follower.done} of {blocks} blocks; the same command goes on from there")
-            except LinkError as exc:
-                say.say(f"the job may still run on {job.target}: {exc}")
-            raise
+    predictions = {sha256: read_predictions(study, sha256) for sha256 in deployment.artefacts}
+    answer = _follow(connection, manifest, deployment, job, say)
     report = from_json(Report, answer["report"], f"report of {job.target}")
-    report = replace(report, extra={**report.extra, "refused": deployment.refused})
-    write_record(report, report_path(study, report))
+    report = _completed(report, manifest, deployment, predictions)
+    path = report_path(study, report)
+    write_record(report, path)
+    report = _with_causes(connection, study, manifest, deployment, report, predictions, say)
+    write_record(report, path)
     return report
-
-
-def agent_command(connection: Connection, deployment: Deployment, verb: str, *arguments: str) -> str:
-    """Shell command for a verb of the active release's agent."""
-    folder = deployment.folder
-    words = ["-I", "-S", "-B", f"{folder}/releases/{deployment.release}/{AGENT}", verb, "--folder", folder, *arguments]
-    return " ".join([connection.python, *(shlex.quote(word) for word in words)])
 
 
 def report_path(study: Path, report: Report) -> Path:
@@ -89,28 +104,157 @@ def report_path(study: Path, report: Report) -> Path:
     return study / "reports" / report.job.target / f"{report.job.job_id}.json"
 
 
+def _follow(
+    connection: Connection, manifest: Manifest, deployment: Deployment, job: Job, say: Reporter
+) -> dict[str, Any]:
+    """Start the job and show its events until it is done; Ctrl-C stops it there too."""
+    blocks = len(job.cases) * job.tier.rounds
+    words = ("bench", "--folder", deployment.folder)
+    with say.task(f"measure on {job.target} ({job.tier.name})", blocks) as advance:
+        follower = _Follower(manifest, job, say, advance)
+        try:
+            return connection.call(agent_command(connection, deployment, *words), [dumps(job)], on_event=follower)
+        except RemoteError as exc:
+            raise _with_hint(exc) from exc
+        except KeyboardInterrupt:
+            stop = ("stop", "--folder", deployment.folder, "--job", follower.job.job_id)
+            try:
+                connection.call(agent_command(connection, deployment, *stop))
+                done = f"{len(follower.done)} of {blocks} blocks"
+                say.say(f"stopped after {done}; the same command goes on from there")
+            except LinkError as exc:
+                say.say(f"the job may still run on {job.target}: {exc}")
+            raise
+
+
+def _with_hint(error: RemoteError) -> RemoteError:
+    """What to do where a job was not let in."""
+    hints = {
+        "preflight": "Wait until that is over, or measure in spite of it with --force, which marks every row.",
+        "locked": "Wait until it is done; the command that started it shows how far it is.",
+    }
+    return RemoteError(error.message, error.hint or hints.get(error.kind, ""), error.kind)
+
+
+def _completed(
+    report: Report, manifest: Manifest, deployment: Deployment, predictions: Mapping[str, Predictions]
+) -> Report:
+    """A report with what the host adds: what was refused, intervals, flips, and how many images look otherwise."""
+    refused = [
+        Refused(sha256, runtime, reason)
+        for runtime, reasons in deployment.refused.items()
+        for sha256, reason in reasons.items()
+    ]
+    other = find_other_pixels(manifest, report, predictions)
+    pixels = {"compared": report.image_count, "different": len(other), "largest_difference": None if other else 0}
+    return replace(
+        report,
+        refused=tuple(refused),
+        summaries=summarize(report),
+        flips=find_flips(manifest, report, predictions),
+        extra={**report.extra, "pixels": pixels},
+    )
+
+
+def _with_causes(
+    connection: Connection,
+    study: Path,
+    manifest: Manifest,
+    deployment: Deployment,
+    report: Report,
+    predictions: Mapping[str, Predictions],
+    say: Reporter,
+) -> Report:
+    """A report whose flips against the host have their causes, as far as they were found."""
+    with say.task(f"explain flips on {report.target}", None):
+        ask = ask_target(connection, deployment, report)
+        found = explain_flips(manifest, report, predictions, study, ask)
+    unexplained = sum(flip.against == HOST and flip.cause is None for flip in found.flips)
+    if found.interruption is not None:
+        say.say(f"the report is kept; the causes of {unexplained} flips were not found: {found.interruption}")
+    pixels = {**report.extra["pixels"], "largest_difference": found.largest_difference}
+    return replace(report, flips=found.flips, extra={**report.extra, "pixels": pixels})
+
+
 class _Follower:
-    """Shows the events of a job."""
+    """Shows the events of a job.
+
+    Attributes:
+        job: That runs, with its CPUs chosen.
+        done: (case, round) of the blocks that were measured.
+    """
 
     def __init__(self, manifest: Manifest, job: Job, say: Reporter, advance: Advance) -> None:
         self.manifest, self.job, self.say, self.advance = manifest, job, say, advance
-        self.done = 0
+        self.done: set[tuple[int, int]] = set()
+        self._void: str | None = None
+        self._is_started = self._is_forced = False
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if kind == "started":
-            started = from_json(Job, event["job"], "the target's answer")
-            if started.job_id != self.job.job_id:
-                self.say.say(f"going on with job {started.job_id}")
-            self.job = started
-        elif kind == "decode":
-            self.say.say(f"decoding {event['images']} validation images on {self.job.target}")
-        elif kind == "failed":
-            entry = self.manifest.entry(event["artefact"])
-            self.say.say(f"{entry.variant if entry else event['artefact']} failed: {event['reason']}")
-            self.advance(self.job.tier.rounds - event["round_index"])
-        elif kind == "block":
-            self.done += 1
+        if self._void is not None and kind not in ("wait", "alive"):  # a wait says that it is measured again, and why
+            self.say.say(self._void)
+            self._void = None
+        show = getattr(self, f"_show_{kind}", None)
+        if show is not None:
+            show(event)
+
+    def _show_started(self, event: Mapping[str, Any]) -> None:
+        started = from_json(Job, event["job"], "the target's answer")
+        if started.job_id != self.job.job_id:
+            self.say.say(f"going on with job {started.job_id}")
+        self.job, self._is_started = started, True
+
+    def _show_session(self, event: Mapping[str, Any]) -> None:
+        self._is_forced = bool(event["problems"])
+        for problem in event["problems"]:
+            self.say.say(f"measured in spite of it (--force): {problem}")
+
+    def _show_wait(self, event: Mapping[str, Any]) -> None:
+        self._void = None
+        self.say.say(f"measured again: {event['reason']}" if self._is_started else event["reason"])
+
+    def _show_canary(self, event: Mapping[str, Any]) -> None:
+        self.say.describe(f"{self.job.target}: {self._round(event)}, canary {_milliseconds(event)}")
+
+    def _show_block(self, event: Mapping[str, Any]) -> None:
+        name, reasons = self.name(event["case_index"]), "; ".join(event["reasons"])
+        celsius = event.get("temperature_celsius")
+        heat = "" if celsius is None else f", {celsius:.0f} °C"
+        self.say.describe(f"{self.job.target}: {self._round(event)}, {name} {_milliseconds(event)}{heat}")
+        if event["validity"] == VOID and not self._is_forced:
+            self._void = f"{self._round(event)}: {name} stays void: {reasons}"
+        self._count(event["case_index"], event["round_index"])
+
+    def _show_failed(self, event: Mapping[str, Any]) -> None:
+        self.say.say(f"{self.name(event['case_index'])} failed: {event['reason']}")
+        for round_index in range(self.job.tier.rounds):
+            self._count(event["case_index"], round_index)
+
+    def _show_log(self, event: Mapping[str, Any]) -> None:
+        self.say.say(event["line"])
+
+    def _count(self, case_index: int, round_index: int) -> None:
+        if (case_index, round_index) not in self.done:
+            self.done.add((case_index, round_index))
             self.advance(1)
-        elif kind == "log":
-            self.say.say(event["line"])
+
+    def _round(self, event: Mapping[str, Any]) -> str:
+        return f"round {event['round_index'] + 1} of {self.job.tier.rounds}"
+
+    def name(self, case_index: int) -> str:
+        """A case for people: what it shares with all others is left out."""
+        case, cases = self.job.cases[case_index], self.job.cases
+        entry = self.manifest.entry(case.artefact)
+        words = [entry.variant if entry else case.artefact[:12]]
+        if len({other.runtime for other in cases}) > 1:
+            words.append(self.job.runtimes[case.runtime].split("==")[0])
+        if len({other.threads for other in cases}) > 1:
+            words.append(f"{case.threads} thread{'s' * (case.threads != 1)}")
+        if len({other.cpus for other in cases}) > 1:
+            words.append("CPU " + ",".join(map(str, case.cpus)))
+        return " ".join(words)
+
+
+def _milliseconds(event: Mapping[str, Any]) -> str:
+    return f"{event['median_ns'] / 1e6:.2f} ms"

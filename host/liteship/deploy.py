@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 import zipfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from liteship.errors import ConversionError, DataError
 from liteship.flatbuffer import missing_operators
 from liteship.progress import Reporter
-from liteship.provision import Interpreter, PackedRuntime, choose_runtime, pack_runtime
+from liteship.provision import Interpreter, choose_runtime, pack_runtime
 from liteship.remote import Connection
 from liteship_agent.manifest import Manifest, ManifestEntry
 from liteship_agent.records import dumps
@@ -89,12 +90,13 @@ class Deployment:
         bytes_sent, bytes_skipped: Of blobs; what the target had already is skipped.
         blobs_sent: How many.
         round_trips: Exec requests.
-        runtime: For example "ai-edge-litert==2.3.0".
-        runtime_folder: Its folder on the target.
-        refused: Reason by sha256 of artefacts that the runtime cannot load; they were not sent.
-        artefacts: sha256 of those that were, each once: two variants may come out as the same bytes.
+        runtimes: By folder name under runtimes/ on the target, for example "ai-edge-litert==2.3.0", as they were named.
+        refused: By folder name, and there by sha256, why the runtime cannot load an artefact.
+        artefacts: sha256 of those that at least one runtime loads, each once: two variants may come out as the same
+            bytes. Only these were sent.
         folder: The liteship folder on the target, absolute.
-        smoke: Per artefact, the difference to the host's golden outputs; null where nothing was activated.
+        machine: Of the target's Python, for example "aarch64".
+        smoke: What the smoke inference found, null where nothing was activated.
     """
 
     target: str
@@ -104,11 +106,11 @@ class Deployment:
     bytes_skipped: int
     blobs_sent: int
     round_trips: int
-    runtime: str
-    runtime_folder: str
-    refused: dict[str, str]
+    runtimes: dict[str, str]
+    refused: dict[str, dict[str, str]]
     artefacts: tuple[str, ...]
     folder: str
+    machine: str
     smoke: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +119,7 @@ class Deployment:
 
 
 def deploy(
-    connection: Connection, study: Path, manifest: Manifest, runtime: str, cache: Path, say: Reporter
+    connection: Connection, study: Path, manifest: Manifest, runtimes: Sequence[str], cache: Path, say: Reporter
 ) -> Deployment:
     """Make a study the active release of a target.
 
@@ -125,38 +127,44 @@ def deploy(
         connection: To the target.
         study: Folder of the study.
         manifest: Of the study.
-        runtime: "auto", a name or name==version.
+        runtimes: One or more of "auto", a name, name==version; each is sent, unless it is there.
         cache: For packed runtimes.
         say: Progress.
 
     Raises:
         LinkError: no runtime fits, the link was lost, or the target refused the release.
-        ConversionError: the runtime can load none of the artefacts.
+        ConversionError: one of the runtimes can load none of the artefacts.
     """
     probe = connection.store("probe")
     interpreter = Interpreter.of(probe)
-    chosen = choose_runtime(interpreter, runtime)
-    refused = refuse_artefacts(manifest, chosen.requirement)
-    for sha256, reason in refused.items():
-        entry = manifest.entry(sha256)
-        say.say(f"{entry.variant if entry else sha256} is not sent: {reason}")
-    entries = [entry for entry in manifest.entries if entry.sha256 not in refused]
-    with say.task(f"assemble {chosen.requirement} for {interpreter.tag} {interpreter.machine}", None):
-        packed = pack_runtime(chosen, interpreter, cache)
+    chosen = dict.fromkeys(choose_runtime(interpreter, name) for name in runtimes)  # two names may mean the same
+    refused = {runtime: refuse_artefacts(manifest, runtime.requirement) for runtime in chosen}
+    entries = [entry for entry in manifest.entries if any(entry.sha256 not in reasons for reasons in refused.values())]
+    packed = []
+    for runtime in chosen:
+        with say.task(f"assemble {runtime.requirement} for {interpreter.tag} {interpreter.machine}", None):
+            packed.append(pack_runtime(runtime, interpreter, cache))
+    _announce(manifest, refused.values(), say)
+    artefacts = dict.fromkeys(entry.sha256 for entry in entries)
     files = _release_files(study, manifest, entries)
     release = Release(
         schema_version=Release.SCHEMA_VERSION,
         study=manifest.study,
-        runtimes=(packed.reference(),),
+        runtimes=tuple(
+            replace(one.reference(), refused=tuple(sha256 for sha256 in refused[one.runtime] if sha256 in artefacts))
+            for one in sorted(
+                packed, key=lambda one: one.folder
+            )  # a release is the same in whatever order they are named
+        ),
         files=tuple(ReleaseFile(path, blob.sha256) for path, blob in files.items()),
     )
     blobs = {blob.sha256: blob for blob in files.values()}
-    if packed.folder not in probe["runtimes"]:
-        blobs[packed.sha256] = Blob(packed.sha256, packed.path.stat().st_size, packed.path)
+    new_runtimes = [one for one in packed if one.folder not in probe["runtimes"]]
+    blobs |= {one.sha256: Blob(one.sha256, one.path.stat().st_size, one.path) for one in new_runtimes}
     missing = [blob for blob in blobs.values() if blob.sha256 not in probe["blobs"]]
     for blob in missing:
         blob.check()
-    sent, answer = _send(connection, release, missing, packed, probe, say)
+    sent, answer = _send(connection, release, missing, sum(one.unpacked_bytes for one in new_runtimes), probe, say)
     return Deployment(
         target=connection.target.name,
         release=answer["release"],
@@ -165,13 +173,36 @@ def deploy(
         bytes_skipped=sum(blob.size for blob in blobs.values()) - sent,
         blobs_sent=len(missing),
         round_trips=connection.round_trips,
-        runtime=chosen.requirement,
-        runtime_folder=packed.folder,
-        refused=refused,
-        artefacts=tuple(dict.fromkeys(entry.sha256 for entry in entries)),
+        runtimes={one.folder: one.runtime.requirement for one in packed},
+        refused={one.folder: refused[one.runtime] for one in packed},
+        artefacts=tuple(artefacts),
         folder=probe["folder"],
+        machine=interpreter.machine,
         smoke=answer["smoke"],
     )
+
+
+def agent_command(connection: Connection, deployment: Deployment, *arguments: str, runtime: str | None = None) -> str:
+    """Shell command for the active release's agent.
+
+    Args:
+        connection: To the target.
+        deployment: What is active there.
+        arguments: The verb and its options.
+        runtime: Folder name of the runtime that the verb imports, None for verbs that import none.
+    """
+    folder = deployment.folder
+    words = ["-I", "-S", "-B", f"{folder}/releases/{deployment.release}/{AGENT}"]
+    words += [] if runtime is None else ["--runtime", f"{folder}/runtimes/{runtime}"]
+    return " ".join([connection.python, *(shlex.quote(word) for word in (*words, *arguments))])
+
+
+def _announce(manifest: Manifest, refused: Iterable[Mapping[str, str]], say: Reporter) -> None:
+    """Say which variant is not measured in which runtime, and why."""
+    for reasons in refused:
+        for entry in manifest.entries:
+            if entry.sha256 in reasons:
+                say.say(f"{entry.variant}: {reasons[entry.sha256]}")
 
 
 def refuse_artefacts(manifest: Manifest, runtime: str) -> dict[str, str]:
@@ -232,19 +263,18 @@ def _send(
     connection: Connection,
     release: Release,
     missing: list[Blob],
-    packed: PackedRuntime,
+    unpacked_bytes: int,
     probe: dict[str, Any],
     say: Reporter,
 ) -> tuple[int, dict[str, Any]]:
     """One stream: header, then every missing blob from where an earlier, cut transfer ended."""
     offsets = {blob.sha256: min(probe["partial"].get(blob.sha256, 0), blob.size) for blob in missing}
     total = sum(blob.size - offsets[blob.sha256] for blob in missing)
-    unpacks = any(blob.sha256 == packed.sha256 for blob in missing)
     header = {
         "blobs": [{"sha256": blob.sha256, "size": blob.size, "offset": offsets[blob.sha256]} for blob in missing],
         "release_bytes": dumps(release).decode(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "unpacked_bytes": packed.unpacked_bytes if unpacks else 0,
+        "unpacked_bytes": unpacked_bytes,
     }
     with say.task(f"send to {connection.target.name}", total, is_bytes=True) as advance:
 

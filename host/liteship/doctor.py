@@ -8,10 +8,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from liteship.errors import LinkError
 from liteship.provision import Interpreter, choose_runtime
 from liteship.remote import Connection
+from liteship_agent.sensors import SINCE_BOOT_SHIFT, THROTTLED_NOW, describe_throttling
 
 _HOST_FREE_BYTES = 4 * 2**30
 _TARGET_FREE_BYTES = 400 * 2**20
@@ -64,7 +66,7 @@ def check_host() -> list[Check]:
 
 
 def check_target(connection: Connection) -> list[Check]:
-    """Interpreter, runtime and disk of a target."""
+    """Interpreter, runtime, disk and sensors of a target."""
     name = connection.target.name
     probe = connection.store("probe")
     interpreter = Interpreter.of(probe)
@@ -78,7 +80,46 @@ def check_target(connection: Connection) -> list[Check]:
     checks.append(_disk(name, probe["free_bytes"], _TARGET_FREE_BYTES))
     active = probe["current"]
     checks.append(Check(name, "release", True, active or "none yet"))
-    return checks
+    return checks + _sensor_checks(name, connection.sensors())
+
+
+def _sensor_checks(name: str, answer: dict[str, Any]) -> list[Check]:
+    """Temperature, clock and throttling; a sensor that is missing fails only where something can be done about it."""
+    sample, sources = answer["sample"], answer["sources"]
+    celsius = sample["temperature_celsius"]
+    found = "no sensor" if celsius is None else f"{celsius:.1f} °C"
+    return [
+        Check(name, "temperature", True, found),
+        Check(name, "clock", True, _clock(sample)),
+        _throttling(name, sample, sources, answer["can_see_throttling"]),
+    ]
+
+
+def _clock(sample: dict[str, Any]) -> str:
+    for field, teller in (("arm_clock_hz", "firmware"), ("cpufreq_hz", "kernel")):
+        if sample[field] is not None:
+            return f"{sample[field] / 1e6:.0f} MHz ({teller})"
+    return "no sensor"
+
+
+def _throttling(name: str, sample: dict[str, Any], sources: dict[str, Any], is_visible: bool) -> Check:
+    bits = sample["throttled_bits"] or 0
+    now = list(describe_throttling(bits))
+    if sample["undervoltage"] and THROTTLED_NOW[0] not in now:
+        now.append(THROTTLED_NOW[0])
+    if sample["cooling_state"]:
+        now.append("throttled by the kernel")
+    if now:
+        remedy = "let it cool, or use a stronger supply; a throttled board is not measured"
+        return Check(name, "throttling", False, f"now: {', '.join(now)}", remedy)
+    if not is_visible:
+        told = sources["throttled_bits"]
+        found = "cannot be read, so no row will say valid"
+        if told["remedy"] is None:
+            return Check(name, "throttling", True, found)
+        return Check(name, "throttling", False, f"{found} ({told['reason']})", told["remedy"])
+    earlier = describe_throttling(bits >> SINCE_BOOT_SHIFT)
+    return Check(name, "throttling", True, f"not now; since boot: {', '.join(earlier)}" if earlier else "none")
 
 
 def _disk(where: str, free: int, needed: int) -> Check:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,6 +20,8 @@ from rich.progress import (
 )
 
 Advance = Callable[[float], None]
+_REFRESH_PER_SECOND = 2
+"""Drawing costs CPU time, and what is measured on this computer meanwhile must not be disturbed."""
 
 
 class Reporter:
@@ -59,12 +62,23 @@ class Reporter:
             columns += [MofNCompleteColumn()]
         columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
         is_watched = self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=not is_watched) as self._progress:
+        with Progress(
+            *columns,
+            console=self.console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            transient=True,
+            disable=not is_watched,
+        ) as self._progress:
             try:
                 with _bar(self._progress, description, total) as advance:
                     yield advance
             finally:
                 self._progress = None
+
+    def describe(self, text: str) -> None:
+        """Change what the innermost bar says; nothing where there is none."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[-1], description=escape(text), refresh=True)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Connection:
 
     Args:
         round_trips: Exec requests so far.
-        bytes_sent: Bytes of all commands' stdin so far, with the source text of the store.
+        bytes_sent: Bytes of all commands' stdin so far, with the source text of the modules that were sent.
     """
 
     def __init__(self, target: Target, transport: paramiko.Transport) -> None:
@@ -144,10 +144,26 @@ class Connection:
 
         The source text goes ahead of `source`: the target needs nothing but a Python.
         """
-        program = files("liteship_agent").joinpath("store.py").read_bytes()
-        loader = f'import sys; exec(compile(sys.stdin.buffer.read({len(program)}), "store.py", "exec"))'
-        arguments = " ".join(shlex.quote(word) for word in (loader, verb, self.target.folder))
-        command = f"{self.python} -I -S -B -c {arguments}"
+        arguments = (verb, self.target.folder)
+        return self._run_module("store.py", arguments, source, on_event=on_event, idle_seconds=idle_seconds)
+
+    def sensors(self) -> dict[str, Any]:
+        """Read the target's sensors once: `sample`, `sources` and `can_see_throttling` of liteship_agent.sensors."""
+        return self._run_module("sensors.py")
+
+    def _run_module(
+        self,
+        name: str,
+        arguments: Iterable[str] = (),
+        source: Iterable[bytes] = (),
+        *,
+        on_event: OnEvent | None = None,
+        idle_seconds: float = 60.0,
+    ) -> dict[str, Any]:
+        """Run one self-contained module of liteship_agent, which is sent ahead of `source`."""
+        program = files("liteship_agent").joinpath(name).read_bytes()
+        loader = f'import sys; exec(compile(sys.stdin.buffer.read({len(program)}), "{name}", "exec"))'
+        command = f"{self.python} -I -S -B -c {' '.join(shlex.quote(word) for word in (loader, *arguments))}"
         return self.call(command, itertools.chain((program,), source), on_event=on_event, idle_seconds=idle_seconds)
 
     def call(

@@ -1,5 +1,8 @@
-"""The statistics of the tables: median, percentiles by nearest rank, the interval of an accuracy and of a difference
-of two accuracies on the same images.
+"""The statistics of the tables.
+
+Of latencies: median and percentiles by nearest rank, the early-stopping bound, and the ratio of two cases from paired
+rounds. Of accuracies: the interval of one, and of the difference of two on the same images. Of both: what is a tie,
+and whether two runs agree. Intervals of latencies are in intervals.py.
 
 Pure functions of the standard library, so that reading a report needs neither numpy nor scipy.
 """
@@ -8,11 +11,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
+Key = TypeVar("Key", bound=Hashable)
+Ratio = tuple[float, float, float]
+"""A ratio with the lower and upper bound of its 95 % interval."""
 
 P90_MIN_QUERIES = 64
 """Below this many queries a 90th percentile is not shown. Source: MLPerf LoadGen, whose early stopping needs 64
@@ -47,13 +53,111 @@ def percentile(values: Sequence[Number], ratio: float) -> Number:
     _require_values(values)
     if not 0 < ratio <= 1:
         raise ValueError(f"A ratio above 0 and at most 1 is required. Received: {ratio}")
-    rank = math.ceil(Fraction(str(ratio)) * len(values))
-    return sorted(values)[rank - 1]
+    return sorted(values)[nearest_rank(ratio, len(values)) - 1]
+
+
+def nearest_rank(ratio: float, count: int) -> int:
+    """Where a percentile stands in so many ascending values, from 1; the ratio is read as the decimal it prints as."""
+    return math.ceil(Fraction(str(ratio)) * count)
 
 
 def p90(values: Sequence[Number]) -> Number | None:
     """The 90th percentile by nearest rank, None below `P90_MIN_QUERIES` values."""
     return percentile(values, 0.9) if len(values) >= P90_MIN_QUERIES else None
+
+
+def early_stopping_rank(count: int) -> int | None:
+    """Which of so many ascending latencies bounds their 90th percentile with 99 % confidence.
+
+    With t the largest number for which at most t of the queries are slower than the true 90th percentile in at most
+    1 % of runs, the t - 1 slowest are discarded and the next one is the bound.
+
+    Args:
+        count: Queries, at least 0.
+    Returns:
+        Rank from 1 to count; None where there are too few queries for a bound, below `P90_MIN_QUERIES`.
+    Source: MLPerf LoadGen, early stopping of the SingleStream scenario, confidence 0.99 and tolerance 0.
+    """
+    within, beyond = -1, count // 10 + 1
+    while beyond - within > 1:
+        middle = (within + beyond) // 2
+        if _at_most(middle, count, 0.1) <= 0.01:
+            within = middle
+        else:
+            beyond = middle
+    return count - within + 1 if within >= 1 else None
+
+
+def early_stopping_p90(latencies: Sequence[Number]) -> Number | None:
+    """A bound that the true 90th percentile exceeds in at most 1 % of runs, None below `P90_MIN_QUERIES` values.
+
+    Args:
+        latencies: In any order; the result is one of them.
+    Source: `early_stopping_rank`.
+    """
+    rank = early_stopping_rank(len(latencies))
+    return None if rank is None else sorted(latencies)[rank - 1]
+
+
+def paired_ratio(
+    figures: Sequence[int] | Sequence[float], baseline: Sequence[int] | Sequence[float]
+) -> tuple[float, float | None, float | None]:
+    """How many times the baseline's time a case takes, from the rounds that timed both, with its 95 % interval.
+
+    The geometric mean of the rounds' ratios, and Student's t over the rounds on their logarithms. The mean and not the
+    median, because every second round runs in the reverse order of the one before it: a linear drift raises the ratio
+    in the one by as much as it lowers it in the other. In the mean that cancels. The median stands between two such
+    groups, rests on one value of each, and on a single group where a round is missing. Drift widens the interval, so
+    that it does not cover too little.
+
+    Args:
+        figures: Of the case, one for each round, above 0; medians of its blocks.
+        baseline: The same of the baseline, in the same order and unit.
+    Returns:
+        Ratio, lower and upper bound; no bounds for a single round.
+    Raises:
+        ValueError: no rounds, not equally many, or a figure that is not above 0.
+    """
+    _require_values(figures)
+    if min(*figures, *baseline) <= 0:
+        raise ValueError(f"Figures above 0 are required. Received: {min(*figures, *baseline)}")
+    logs = [math.log(one / other) for one, other in zip(figures, baseline, strict=True)]
+    center = statistics.fmean(logs)
+    if len(logs) == 1:
+        return math.exp(center), None, None
+    half_width = _t(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(center), math.exp(center - half_width), math.exp(center + half_width)
+
+
+def is_tie(low: float, high: float, neutral: float) -> bool:
+    """Whether an interval from low to high leaves open which of two is better: it holds the value that means equal.
+
+    That value, `neutral`, is 1 for a ratio and 0 for a difference. The bounds belong to the interval.
+    """
+    return low <= neutral <= high
+
+
+def ratios_agree(first: Ratio, second: Ratio) -> bool:
+    """Whether two measurements of one ratio differ by no more than the interval of their difference allows.
+
+    |ln first - ln second| <= sqrt(h1^2 + h2^2), where h is half the width of an interval in logarithms.
+    """
+    widths = [math.log(high / low) / 2 for _, low, high in (first, second)]
+    return abs(math.log(first[0] / second[0])) <= math.hypot(*widths)
+
+
+def agreement(first: Mapping[Key, Ratio], second: Mapping[Key, Ratio]) -> tuple[dict[Key, bool], float | None]:
+    """Whether two runs of the same job agree, by `ratios_agree`.
+
+    Args:
+        first: Ratio of each case with an interval; without the baseline, whose ratio is 1 by definition.
+        second: The same of the other run.
+    Returns:
+        For each case that both have whether it agrees, in the order of the first; and the share that do, None where
+        they have no case in common.
+    """
+    cases = {key: ratios_agree(ratio, second[key]) for key, ratio in first.items() if key in second}
+    return cases, sum(cases.values()) / len(cases) if cases else None
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -102,14 +206,30 @@ def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> t
     Source: Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample
         design (1998); recommended for few images by Fagerland, Lydersen and Laake (2014).
     """
-    _require_values(correct_a)
-    gained = sum(bool(b) and not a for a, b in zip(correct_a, correct_b, strict=True))
-    lost = sum(bool(a) and not b for a, b in zip(correct_a, correct_b, strict=True))
+    gained, lost = _discordant(correct_a, correct_b)
     total = len(correct_a)
     difference = (gained - lost) / total
     low = _furthest_accepted(gained, lost, total, difference, -1.0)
     high = _furthest_accepted(gained, lost, total, difference, 1.0)
     return difference, low, high
+
+
+def mcnemar_exact(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
+    """How likely two equally accurate models disagree at least as unevenly as these do (two-sided p-value).
+
+    Args:
+        correct_a: For each image whether a classifies it correctly; at least one image.
+        correct_b: The same of b, in the same order.
+    Returns:
+        From above 0 to 1; 1 where they never disagree.
+    Raises:
+        ValueError: no images, or not equally many.
+    Source: McNemar (1947) with the exact binomial distribution of the discordant pairs.
+    """
+    gained, lost = _discordant(correct_a, correct_b)
+    count = gained + lost
+    tail = sum(math.comb(count, ways) for ways in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / (1 << count))
 
 
 def paired_mean_difference(differences: Sequence[Sequence[float]]) -> tuple[float, float, float, tuple[float, ...]]:
@@ -139,6 +259,13 @@ def paired_mean_difference(differences: Sequence[Sequence[float]]) -> tuple[floa
     return statistics.fmean(images), max(-1.0, center - half_width), min(1.0, center + half_width), per_seed
 
 
+def _discordant(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> tuple[int, int]:
+    """On how many images b is right and a wrong, and the reverse."""
+    _require_values(correct_a)
+    pairs = list(zip(correct_a, correct_b, strict=True))
+    return sum(bool(b) and not a for a, b in pairs), sum(bool(a) and not b for a, b in pairs)
+
+
 def _furthest_accepted(gained: int, lost: int, total: int, difference: float, end: float) -> float:
     """The difference nearest to one end of the scale that the score test does not reject, by bisection."""
     inside, outside = difference, end
@@ -166,6 +293,40 @@ def _is_accepted(gained: int, lost: int, total: int, difference: float) -> bool:
 def _z(confidence: float) -> float:
     """Standard deviations on either side of the mean that hold a share of the normal distribution."""
     return statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _t(freedom: int) -> float:
+    """Student's t that 97.5 % of the distribution lies below, by bisection over its angle.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):  # beyond double precision
+        angle = (low + high) / 2
+        term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
+        share = 0.0
+        for step in range(freedom // 2):
+            share += term
+            term *= math.cos(angle) ** 2 * (1 - 1 / (2 * step + (3 if freedom % 2 else 2)))
+        if freedom % 2:
+            share = 2 / math.pi * (angle + share)
+        low, high = (angle, high) if share < 0.95 else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _at_most(successes: int, count: int, probability: float) -> float:
+    """P[Binomial(count, probability) <= successes], summed downwards from a term that no later one exceeds.
+
+    So successes is at most about the mean, count x probability.
+    """
+    ways = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
+    term = math.exp(ways + successes * math.log(probability) + (count - successes) * math.log1p(-probability))
+    total = 0.0
+    while successes >= 0 and term > total * 1e-17:
+        total += term
+        term *= successes / (count - successes + 1) * (1 - probability) / probability
+        successes -= 1
+    return total
 
 
 def _require_values(values: Sequence[int] | Sequence[float]) -> None:

@@ -7,8 +7,8 @@ The files under golden/ are never written again; a new schema version adds new o
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 from liteship.errors import DataError
 from liteship.manifests import read_manifest
-from liteship.report.rows import build_rows
+from liteship.report.rows import build_comparison
 from liteship_agent.errors import RecordError
-from liteship_agent.job import Job
-from liteship_agent.manifest import Manifest
+from liteship_agent.job import Case, Job, Limits
+from liteship_agent.manifest import InputContract, KerasModel, Manifest, OutputContract
 from liteship_agent.records import dumps, loads
-from liteship_agent.report import Report
+from liteship_agent.report import Block, Canary, Flip, Report, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
-RECORDS = {"manifest-2.json": Manifest, "job-1.json": Job, "report-1.json": Report}
+RECORDS = {"manifest-2.json": Manifest, "job-2.json": Job, "report-2.json": Report}
+OLD_RECORDS = {"manifest-1.json": Manifest, "job-1.json": Job, "report-1.json": Report}
 OBJECTS = {cls: json.loads((GOLDEN / name).read_text(encoding="utf-8")) for name, cls in RECORDS.items()}
 
 records = pytest.mark.parametrize("cls", list(OBJECTS), ids=lambda cls: cls.__name__)
@@ -49,18 +50,18 @@ def paths(value, path=()):
         yield from paths(item, (*path, key))
 
 
-# Fields with a default, fields whose keys are free, and the golden files' fields of a later version.
-OPTIONAL = {"dtype", "scale", "zero_point", "sensors", "seed", "limit", "block_timeout_seconds"}
-OPTIONAL |= {
-    "removed_filters_ratio",
-    "tensorflow",
-    "ai-edge-litert",
-    "board_model",
-    "cpu_model",
-    "later",
-    "note",
-    "refused",
-}
+def defaults(cls):
+    """Names of a record's fields that have a default."""
+    none = dataclasses.MISSING
+    return {field.name for field in dataclasses.fields(cls) if (field.default, field.default_factory) != (none, none)}
+
+
+# Fields whose keys are free, and the golden files' fields of a later version; fields with a default.
+FREE = {"environment", "sensors", "runtimes", "stages_ns", "tolerance", "versions"}
+LATER = {"later", "note", "pixels"}
+OPTIONAL = set().union(
+    *map(defaults, (InputContract, OutputContract, KerasModel, Case, Limits, Job, Sample, Block, Canary, Flip, Report))
+)
 PATHS = {cls: list(paths(value)) for cls, value in OBJECTS.items()}
 
 
@@ -104,17 +105,35 @@ def test_every_schema_version_has_its_golden_file():
 
 def test_the_golden_report_still_gives_the_rows_it_gave():
     manifest = loads(Manifest, (GOLDEN / "manifest-2.json").read_bytes(), "manifest-2.json")
-    report = loads(Report, (GOLDEN / "report-1.json").read_bytes(), "report-1.json")
-    # Reports have not changed since the first manifests, and a report names the manifest that it was made from.
-    report = replace(report, manifest_sha256=manifest.sha256())
+    report = loads(Report, (GOLDEN / "report-2.json").read_bytes(), "report-2.json")
 
-    rows = {row.variant: row for row in build_rows(manifest, report)}
+    comparison = build_comparison(manifest, report)
+    rows = {row.variant: row for row in comparison.rows}
 
-    assert rows["none-none"].median_ns == 1_545_000
-    assert rows["none-none"].target_correct == 3
-    assert rows["magnitude50-int8"].status == "failed: the process was ended by SIGKILL"
-    assert (rows["none-none"].parameters, rows["none-none"].parity_passed) == (2_259_265, True)
-    assert rows["mine"].keras_model is None
+    assert {variant: row.status for variant, row in rows.items()} == {
+        "none-none": "forced, repeated",
+        "magnitude50-int8": "forced, parity failed: accuracy drops by 2.4 points (2.0 allowed); 93.4 % equal answers",
+        "latency90-none": "refused: FULLY_CONNECTED version 12 is not in tflite-runtime 2.14.0; take a LiteRT runtime",
+        "latency90-none-twin": "not run",
+        "mine": "forced, failed: the process was ended by SIGKILL",
+        "magnitude75-int8": "failed: conversion: representative images hold a NaN",
+    }
+    baseline = rows["none-none"]
+    assert (baseline.median_ns, baseline.repeated, baseline.target_correct) == (1_545_000, 1, 3)
+    assert (baseline.peak_core, baseline.parameters) == ("a Cortex-A76", 2_259_265)
+    assert (rows["magnitude50-int8"].validity, rows["magnitude50-int8"].threads) == ("unknown", 4)
+    assert (rows["magnitude50-int8"].flips_host_kernels, rows["magnitude50-int8"].flips_baseline) == (1, 1)
+    assert (rows["mine"].runtime, rows["mine"].cpus, rows["mine"].keras_model) == ("tflite-runtime", (0, 2), None)
+    assert comparison.header.problems == ("72 °C is too hot to start",)
+    assert comparison.header.pixels_different == 1
+
+
+@pytest.mark.parametrize(("name", "cls"), OLD_RECORDS.items())
+def test_a_golden_file_of_an_older_version_is_refused_by_its_number(name, cls):
+    with pytest.raises(RecordError, match=r"schema_version 2 is required\. Received: 1$") as raised:
+        loads(cls, (GOLDEN / name).read_bytes(), name)
+
+    assert (raised.value.source, raised.value.field) == (name, "schema_version")
 
 
 def test_a_manifest_of_schema_1_is_refused_with_the_way_out(tmp_path):
@@ -141,7 +160,8 @@ def test_another_schema_version_is_refused_by_its_number(cls):
 
 @records
 def test_a_missing_field_is_named(cls):
-    required = [path for path in PATHS[cls] if isinstance(path[-1], str) and not OPTIONAL & set(path)]
+    named = [path for path in PATHS[cls] if isinstance(path[-1], str) and path[-1] not in OPTIONAL]
+    required = [path for path in named if not FREE & set(path[:-1]) and not LATER & set(path)]
     assert len(required) > 10
 
     for path in required:

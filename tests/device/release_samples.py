@@ -15,7 +15,7 @@ from typing import TextIO
 import cv2
 import numpy as np
 
-from liteship_agent.job import Job, Tier
+from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import (
     Golden,
     HostAccuracy,
@@ -49,6 +49,16 @@ LABELS = ("red", "green", "blue")
 IMAGES_PER_CLASS = 4
 RUNTIME = "site"
 TIER = Tier("test", 2, 4, 0.0, 5.0)
+CALM = Limits(
+    canary_ratio=1000.0,
+    others_cores=1000.0,
+    start_celsius=1000.0,
+    free_memory_bytes=0,
+    free_disk_bytes=0,
+    repeats=0,
+    stall_seconds=60.0,
+    canary_seconds=0.01,
+)
 
 
 def sha(content: bytes | str) -> str:
@@ -196,16 +206,16 @@ def _entry(variant: str, artefact: Artefact, golden_sha256: str) -> ManifestEntr
 
 
 def make_job(release: InstalledRelease, **changes: object) -> Job:
-    """A job on every artefact of a release's manifest."""
+    """A job on every artefact of a release's manifest, which no load of this machine refuses or voids."""
     job = Job(
         schema_version=Job.SCHEMA_VERSION,
         job_id="20261122-101500-0123456789ab",
         target="board",
         release_id=release.release_id,
         tier=TIER,
-        threads=1,
-        runtime=RUNTIME,
-        artefacts=tuple(entry.sha256 for entry in release.manifest().entries),
+        cases=tuple(Case(entry.sha256, RUNTIME, 1, (0,)) for entry in release.manifest().entries),
+        runtimes={RUNTIME: "ai-edge-litert==2.3.0"},
+        limits=CALM,
     )
     return replace(job, **changes)
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from release_samples import good_artefact, hold_lock, install, make_job, sha
+from release_samples import RUNTIME, good_artefact, hold_lock, install, make_job, sha
 
 from liteship.deploy import agent_archive
 from liteship_agent import __version__, cli, store
@@ -15,7 +15,7 @@ from liteship_agent.records import dumps
 from liteship_agent.release import AGENT
 
 GOOD = good_artefact()
-VERBS = ("bench", "stop", "smoke", "run-job", "worker", "decode")
+VERBS = ("bench", "stop", "smoke", "smoke-runtime", "run-job", "worker", "explain")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_smoke_answers_with_the_difference_of_every_artefact(release, capsys):
 
     (event,) = events(capsys.readouterr().out)
     assert event["event"] == "done"
-    assert event["artefacts"][sha(GOOD.content)]["within_tolerance"] is True
+    assert event["artefacts"][RUNTIME][sha(GOOD.content)]["within_tolerance"] is True
 
 
 def test_failure_is_an_error_event_one_line_on_stderr_and_exit_5(release, capsys):
@@ -100,7 +100,7 @@ def test_job_that_is_none_is_an_error_event(release, monkeypatch, capsys):
     fail("bench", "--folder", str(release.folder))
 
     (event,) = events(capsys.readouterr().out)
-    assert event["message"] == "the job on stdin: schema_version: schema_version 1 is required. Received: null"
+    assert event["message"] == "the job on stdin: schema_version: schema_version 2 is required. Received: null"
 
 
 def test_stop_of_a_job_that_does_not_run_is_done(release, capsys):
@@ -110,7 +110,7 @@ def test_stop_of_a_job_that_does_not_run_is_done(release, capsys):
 
 
 def test_verbs_of_the_job_itself_say_errors_on_stderr_only(release, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("{}"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
 
     fail("worker")
 
@@ -123,7 +123,7 @@ def test_bug_is_not_an_error_event(release, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("no JSON"))
 
     with pytest.raises(json.JSONDecodeError):
-        cli.main(["worker"])
+        cli.main(["explain"])
 
 
 def run_archive(release, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess:
@@ -158,7 +158,7 @@ def test_archive_checks_a_release_and_refuses_one_that_does_not_load(tmp_path):
 def test_archive_needs_only_the_standard_library_until_a_runtime_is_named(tmp_path):
     release = install(tmp_path, {"none-none": GOOD}, agent=agent_archive())
 
-    ended = run_archive(release, "worker")
+    ended = run_archive(release, "explain", stdin=b"{}")
 
     assert ended.returncode == 1
-    assert ended.stderr.decode().strip().splitlines()[-1] == "ModuleNotFoundError: No module named 'cv2'"
+    assert ended.stderr.decode().strip().splitlines()[-1] == "ModuleNotFoundError: No module named 'numpy'"

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
-import io
+import os
+import pkgutil
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from release_samples import LABELS, encode, good_artefact, install, pack, photographs, sha
+from release_samples import encode, good_artefact, install, pack, photographs, sha
 
-from liteship_agent.errors import ImageError
-from liteship_agent.images import decode_all, load_pixels, pixels_path, read_image, selected_images
+from liteship_agent import images as agent_images
+from liteship_agent.errors import ImageError, RecordError
+from liteship_agent.images import Images, pixels_path, read_image, selected_images
 from liteship_agent.manifest import Manifest, ValidationImage, ValidationSet
 from liteship_agent.preprocess import decode, resize
 from liteship_agent.release import VALIDATION
@@ -58,64 +63,107 @@ def test_a_limit_takes_equally_many_of_equal_classes():
     assert [labels.count(label) for label in range(3)] == [4, 4, 4]
 
 
-def test_image_is_read_by_its_offset():
+def test_image_is_read_by_its_offset(tmp_path):
     files = photographs()
     content, validation = pack(files)
+    (tmp_path / "validation.tar").write_bytes(content)
 
-    read = [read_image(io.BytesIO(content), image) for image in reversed(validation.images)]
+    with open(tmp_path / "validation.tar", "rb") as archive:
+        read = [read_image(archive, image) for image in reversed(validation.images)]
 
     assert read == [data for _, _, data in reversed(files)]
 
 
-def test_decode_all_writes_the_resized_pixels_of_every_image(release, tmp_path):
-    images = release.manifest().validation.images
-    path = tmp_path / "cache" / "set" / "pixels.npy"
-
-    counts = list(decode_all(release.path / VALIDATION, images, CONTRACT, path))
-
-    pixels = load_pixels(path)
-    expected = np.stack([resize(decode(data, name), CONTRACT) for name, _, data in photographs()])
-    assert counts == list(range(1, 13))
-    assert pixels.dtype == np.uint8
-    assert (pixels == expected).all()
-    assert isinstance(pixels, np.memmap)
-    assert [file.name for file in path.parent.iterdir()] == ["pixels.npy"]
+def of(release, limit=None):
+    return Images.of_release(release, release.manifest(), CONTRACT, limit)
 
 
-def test_decode_all_names_the_broken_image_and_leaves_no_file(tmp_path):
+def serial_pixels():
+    return np.stack([resize(decode(data, path), CONTRACT) for path, _, data in photographs()])
+
+
+def test_images_are_those_of_the_job_as_files_and_as_pixels(release):
+    with of(release, 3) as images:
+        assert [image.path for image in images.selected] == ["red/0.png", "green/0.png", "blue/0.png"]
+        assert len(images) == 3
+        assert images.file(2) == photographs()[8][2]
+        assert (images.pixels(2) == serial_pixels()[8]).all()
+        assert not images.are_decoded
+
+
+def test_archive_is_closed_at_the_end(release):
+    with of(release) as images:
+        pass
+
+    with pytest.raises(ValueError, match="closed"):
+        images.file(0)
+
+
+def test_missing_archive_is_named(release):
+    (release.path / VALIDATION).unlink()
+
+    with pytest.raises(RecordError, match=r"validation\.tar: a readable validation set is required"):
+        of(release)
+
+
+def test_broken_image_is_named_and_no_other_is(tmp_path):
     files = photographs()
     files[5] = ("green/1.png", 1, files[5][2][:-30])
-    content, validation = pack(files)
-    (tmp_path / "validation.tar").write_bytes(content)
-    path = tmp_path / "cache" / "pixels.npy"
 
-    with pytest.raises(ImageError, match=r"green/1\.png"):
-        list(decode_all(tmp_path / "validation.tar", validation.images, CONTRACT, path))
-
-    assert list(path.parent.iterdir()) == []
+    with of(install(tmp_path, {"none-none": good_artefact()}, files)) as images:
+        assert (images.pixels(4) == serial_pixels()[4]).all()
+        with pytest.raises(ImageError, match=r"green/1\.png"):
+            images.pixels(5)
 
 
-def test_decode_all_that_is_left_half_way_leaves_no_file(release, tmp_path):
-    path = tmp_path / "cache" / "pixels.npy"
-    decoding = decode_all(release.path / VALIDATION, release.manifest().validation.images, CONTRACT, path)
+def test_new_pixels_get_their_name_when_they_are_whole_and_are_mapped_from_then_on(release):
+    with of(release) as images, images.new_pixels() as pixels:
+        assert pixels.shape == (12, 8, 8, 3)
+        pixels[:] = serial_pixels()
+        assert not images.path.exists()
 
-    assert next(decoding) == 1
-    decoding.close()
+    assert [file.name for file in images.path.parent.iterdir()] == ["pixels.npy"]
+    with of(release) as images:
+        (release.path / VALIDATION).write_bytes(b"")
+        assert images.are_decoded
+        assert isinstance(images.pixels(5), np.memmap)
+        assert (np.stack([images.pixels(index) for index in range(12)]) == serial_pixels()).all()
 
-    assert list(path.parent.iterdir()) == []
+
+def test_new_pixels_of_a_body_that_fails_are_gone(release):
+    def fail():
+        with of(release) as images, images.new_pixels():
+            raise ImageError("green/1.png")
+
+    with pytest.raises(ImageError):
+        fail()
+
+    assert list((release.folder / "cache").rglob("*.npy*")) == []
 
 
-def test_decode_all_reads_only_the_selected_images(tmp_path):
-    files = photographs()
-    files[1] = ("red/1.png", 0, b"broken")
-    content, validation = pack(files)
-    (tmp_path / "validation.tar").write_bytes(content)
-    images = selected_images(Manifest(1, "sample", LABELS, (), (), validation), 3)
+def test_new_pixels_have_their_place_on_the_disk_before_they_are_written(release):
+    """A hole of a sparse file that meets a full disk ends the process that writes to its map."""
+    with of(release) as images, images.new_pixels():
+        (temporary,) = images.path.parent.iterdir()
+        assert temporary.stat().st_blocks * 512 >= temporary.stat().st_size > 12 * 8 * 8 * 3
 
-    list(decode_all(tmp_path / "validation.tar", images, CONTRACT, tmp_path / "pixels.npy"))
 
-    assert [image.path for image in images] == ["red/0.png", "green/0.png", "blue/0.png"]
-    assert len(load_pixels(tmp_path / "pixels.npy")) == 3
+def test_there_are_no_new_pixels_where_they_are_decoded_already(release):
+    with of(release) as images, images.new_pixels() as pixels:
+        pixels[:] = 0
+
+    with of(release) as images, images.new_pixels() as pixels:
+        assert pixels is None
+
+
+def test_there_are_no_new_pixels_that_would_fill_the_disk(release, monkeypatch):
+    """192 bytes an image: one byte too few is free."""
+    free = 12 * 192 + agent_images._KEPT_FREE_BYTES
+    for available, room in ((free, True), (free - 1, False)):
+        monkeypatch.setattr(os, "statvfs", lambda path, n=available: SimpleNamespace(f_bavail=n, f_frsize=1))
+        with of(release) as images, images.new_pixels() as pixels:
+            assert (pixels is not None) == room
+        shutil.rmtree(release.folder / "cache")
 
 
 def test_float_and_integer_contracts_share_their_pixels(tmp_path):
@@ -146,6 +194,22 @@ def test_another_limit_or_validation_set_has_another_path(tmp_path):
 
     assert len(paths) == 3
     assert pixels_path(tmp_path, manifest, CONTRACT, 12) == pixels_path(tmp_path, manifest, CONTRACT, None)
+
+
+def test_another_opencv_or_another_agent_has_another_path(tmp_path, monkeypatch):
+    """They may decode the same file to other pixels."""
+    manifest = manifest_of(6, 6)
+    paths = {pixels_path(tmp_path, manifest, CONTRACT, None)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "__version__", "4.11.0")
+        paths.add(pixels_path(tmp_path, manifest, CONTRACT, None))
+    with monkeypatch.context() as patch:
+        patch.setattr(pkgutil, "get_data", lambda package, name: b"def decode(): ...")
+        paths.add(pixels_path(tmp_path, manifest, CONTRACT, None))
+
+    assert len(paths) == 3
+    assert pixels_path(tmp_path, manifest, CONTRACT, None) in paths
 
 
 def test_encode_of_the_samples_is_lossless():

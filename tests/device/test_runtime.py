@@ -93,8 +93,10 @@ def fake(monkeypatch):
 
 
 @pytest.mark.usefixtures("fake")
-def test_threads_are_passed_on():
-    assert Model(b"one", 3, "sample")._interpreter.threads == 3
+def test_threads_are_passed_on_and_kept():
+    model = Model(b"one", 3, "sample")
+
+    assert model._interpreter.threads == model.threads == 3
 
 
 @pytest.mark.usefixtures("fake")

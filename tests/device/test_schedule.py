@@ -68,6 +68,11 @@ def test_blocks_together_reach_the_queries_of_the_tier(rounds, min_queries):
     assert (block - 1) * rounds < min_queries
 
 
-@pytest.mark.parametrize(("tier", "queries"), [("rapid", 13), ("quick", 22), ("normal", 103)])
+@pytest.mark.parametrize(("tier", "queries"), [("rapid", 11), ("quick", 22), ("normal", 103)])
 def test_queries_of_a_block_of_each_tier(tier, queries):
     assert queries_per_block(TIERS[tier]) == queries
+
+
+@pytest.mark.parametrize("tier", TIERS.values(), ids=lambda tier: tier.name)
+def test_every_round_of_a_tier_has_its_reverse(tier):
+    assert tier.rounds % 2 == 0

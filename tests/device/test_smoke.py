@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from release_samples import good_artefact, install, sha
+from release_samples import RUNTIME, good_artefact, install, sha
 
 from liteship_agent.errors import ModelError, RecordError
+from liteship_agent.records import write_record
+from liteship_agent.release import MANIFEST
 from liteship_agent.smoke import check_release
 from tflite_samples import COLORS, color_classifier, color_contracts
 
@@ -17,7 +19,7 @@ RIGHT = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]], np.f
 def check(folder, **artefacts):
     """Check a release of a good baseline and further artefacts, by variant with _ for -."""
     named = {name.replace("_", "-"): artefact for name, artefact in artefacts.items()}
-    return check_release(install(folder, {"none-none": GOOD, **named}))
+    return check_release(install(folder, {"none-none": GOOD, **named}), RUNTIME)
 
 
 def test_equal_outputs_pass(tmp_path):
@@ -102,6 +104,39 @@ def test_artefact_that_was_not_sent_is_not_checked(tmp_path):
     unsent = replace(GOOD, content=b"a model that this runtime cannot load", sent=False)
 
     assert list(check(tmp_path, none_dynamic=unsent)) == [sha(GOOD.content)]
+
+
+def refusing(release, *sha256s):
+    """The same release with a runtime that is not meant to load some of its artefacts."""
+    (runtime,) = release.record().runtimes
+    record = replace(release.record(), runtimes=(replace(runtime, refused=sha256s), replace(runtime, folder="other")))
+    write_record(record, release.path / "release.json")
+    return release
+
+
+def test_artefact_that_only_another_runtime_can_load_is_not_checked(tmp_path):
+    unloadable = replace(GOOD, content=b"a model that this runtime cannot load")
+    release = refusing(install(tmp_path, {"none-none": GOOD, "none-dynamic": unloadable}), sha(unloadable.content))
+
+    assert list(check_release(release, RUNTIME)) == [sha(GOOD.content)]
+    with pytest.raises(ModelError, match=r"none-dynamic: .* cannot load it"):
+        check_release(release, "other")
+
+
+def test_runtime_that_the_release_does_not_have_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"release\.json: runtimes: runtime other is required\. Received: site"):
+        check_release(install(tmp_path, {"none-none": GOOD}), "other")
+
+
+def test_runtime_without_a_tolerance_refuses_the_release(tmp_path):
+    release = install(tmp_path, {"none-none": GOOD})
+    manifest = release.manifest()
+    (entry,) = manifest.entries
+    entry = replace(entry, golden=replace(entry.golden, tolerance={"tflite-runtime": 1e-3}))
+    write_record(replace(manifest, entries=(entry,)), release.path / MANIFEST)
+
+    with pytest.raises(ModelError, match=r"none-none: a golden tolerance for ai-edge-litert is required"):
+        check_release(release, RUNTIME)
 
 
 def test_sigmoid_model_is_checked_with_both_labels(tmp_path):

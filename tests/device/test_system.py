@@ -6,67 +6,98 @@ import platform
 import sys
 
 import pytest
+from machines import SWAPS, build, raspberry_pi_4, raspberry_pi_5, rk3588, x86_vm
 
 from liteship_agent import system
 
-STATUS = "VmPeak:\t  999 kB\nVmHWM:\t   2048 kB\nVmRSS:\t  1 kB\nRssAnon:\t    1024 kB\n"
-BOARD = {
-    "/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
-    "/proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd aes\nCPU part\t: 0xd0b\n\nprocessor\t: 1\n",
-    "/proc/meminfo": "MemTotal:        8000 kB\nMemFree:  1 kB\nMemAvailable:    6000 kB\n",
-    "/proc/self/status": STATUS,
-    "/etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
-    "/sys/class/thermal/thermal_zone0/temp": "48312\n",
-    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "2400000\n",
-    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
-}
 
-
-@pytest.fixture
-def files(monkeypatch):
-    """The files that the machine offers; a test may change them."""
-    found = dict(BOARD)
-    monkeypatch.setattr(system, "_text", lambda path: found.get(str(path)))
-    return found
-
-
-def test_environment_of_a_board(files):
-    environment = system.environment()
+def test_environment_of_a_board(tmp_path):
+    environment = system.environment(build(tmp_path, raspberry_pi_5.FILES))
 
     assert environment["board_model"] == "Raspberry Pi 5 Model B Rev 1.0"
     assert environment["os"] == "Debian GNU/Linux 13 (trixie)"
-    assert environment["cpu_model"] == "0xd0b"
-    assert environment["cpu_flags"] == ["fp", "asimd", "aes"]
-    assert environment["governor"].strip() == "ondemand"
-    assert environment["memory_bytes"] == 8000 * 1024
+    assert environment["kernel"] == "6.12.47+rpt-rpi-2712"
+    assert environment["cpu_model"] == "Cortex-A76"
+    assert environment["cpu_count"] == 4
+    assert "asimddp" in environment["cpu_flags"]
+    assert environment["cpu_mhz"] is None
+    assert environment["governor"] == "ondemand"
+    assert environment["memory_bytes"] == 8_256_128 * 1024
+    assert environment["swap_bytes"] == 2_097_136 * 1024
+    assert environment["swap_kind"] == "zram"
 
 
-def test_readings_of_a_board_are_in_base_units(files):
-    readings = system.readings()
+def test_environment_of_a_board_with_two_core_types(tmp_path):
+    environment = system.environment(build(tmp_path, rk3588.FILES))
 
-    assert readings["temperature_celsius"] == pytest.approx(48.312)
-    assert readings["frequency_hz"] == 2_400_000_000
-    assert readings["memory_available_bytes"] == 6000 * 1024
-    assert readings["load_average"] >= 0
+    assert environment["cpu_model"] == "Cortex-A76 + Cortex-A55"
+    assert environment["cpu_types"] == [
+        {
+            "cpus": [4, 5, 6, 7],
+            "name": "Cortex-A76",
+            "implementer": 0x41,
+            "part": 0xD0B,
+            "capacity": 1024,
+            "max_hz": 2_352_000_000,
+        },
+        {
+            "cpus": [0, 1, 2, 3],
+            "name": "Cortex-A55",
+            "implementer": 0x41,
+            "part": 0xD05,
+            "capacity": 530,
+            "max_hz": 1_800_000_000,
+        },
+    ]
+    assert environment["governor"] == "0-5 ondemand, 6-7 performance"
+    assert (environment["swap_bytes"], environment["swap_kind"]) == (0, None)
 
 
-def test_what_the_machine_does_not_offer_is_null(files):
-    files.clear()
+def test_environment_of_a_pc_has_its_clock_and_no_board(tmp_path):
+    environment = system.environment(build(tmp_path, x86_vm.FILES))
 
-    assert {key for key, value in system.readings().items() if value is not None} == {"load_average"}
-    environment = system.environment()
-    assert [environment[key] for key in ("board_model", "os", "cpu_model", "governor", "memory_bytes")] == [None] * 5
-    assert environment["cpu_flags"] == []
-
-
-def test_sensor_that_gives_no_number_is_null(files):
-    files["/sys/class/thermal/thermal_zone0/temp"] = "<unknown>\n"
-
-    assert system.readings()["temperature_celsius"] is None
+    assert environment["board_model"] is None
+    assert environment["cpu_mhz"] == pytest.approx(2200.192)
+    assert environment["cpu_model"] == "Intel(R) Xeon(R) CPU @ 2.20GHz"
+    assert "avx512f" in environment["cpu_flags"]
+    assert environment["governor"] is None
 
 
-def test_memory_is_the_peak_and_the_anonymous_part(files):
-    assert system.own_memory() == {"rss_peak_bytes": 2048 * 1024, "rss_anon_bytes": 1024 * 1024}
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("/var/swap file 1 0 -2\n", "file"),
+        ("/dev/mmcblk0p3 partition 1 0 -2\n/swap file 1 0 -3\n", "partition"),
+        ("/swap file 1 0 -2\n/dev/zram0 partition 1 0 100\n", "zram"),
+        ("damaged\n", None),
+        ("/swap file 1 0 -x\n", None),
+    ],
+)
+def test_kind_of_swap_is_that_of_the_highest_priority(tmp_path, lines, kind):
+    root = build(tmp_path, {**raspberry_pi_4.FILES, "proc/swaps": SWAPS + lines})
+
+    assert system.environment(root)["swap_kind"] == kind
+
+
+def test_what_the_machine_does_not_offer_is_null(tmp_path):
+    environment = system.environment(tmp_path)
+
+    missing = ("board_model", "kernel", "os", "cpu_model", "cpu_mhz", "governor", "memory_bytes", "swap_kind")
+    assert [environment[key] for key in missing] == [None] * len(missing)
+    assert environment["cpu_flags"] == environment["cpu_types"] == []
+
+
+@pytest.mark.parametrize("path", sorted(rk3588.FILES))
+def test_environment_of_a_machine_with_a_damaged_file_is_json(tmp_path, path):
+    environment = system.environment(build(tmp_path, {**rk3588.FILES, path: "\xff?\n\nprocessor : \u00b2\n\n-"}))
+
+    assert json.loads(json.dumps(environment)) == environment
+
+
+def test_memory_is_the_peak_and_the_anonymous_part(tmp_path):
+    build(tmp_path, raspberry_pi_4.FILES)
+
+    assert system.own_memory(tmp_path) == {"rss_peak_bytes": 24064 * 1024, "rss_anon_bytes": 9216 * 1024}
 
 
 def test_memory_of_this_process_grows_with_what_it_holds():
@@ -84,9 +115,6 @@ def test_environment_of_this_machine_is_json():
     assert json.loads(json.dumps(environment)) == environment
     assert environment["python"] == platform.python_version() == ".".join(map(str, sys.version_info[:3]))
     assert environment["machine"] == os.uname().machine
+    assert environment["kernel"] == platform.release()
+    assert environment["cpu_count"] >= 1
     assert environment["memory_bytes"] > 0
-
-
-def test_file_that_cannot_be_read_is_null(tmp_path):
-    assert system._text(tmp_path) is None
-    assert system._text(tmp_path / "missing") is None

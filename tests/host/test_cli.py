@@ -36,7 +36,18 @@ pruning = "magnitude"
 sparsity = [0.5]
 quantization = ["none"]
 """
-VERBS = ("run", "deploy", "bench", "report", "doctor", "targets list", "targets add", "targets trust", "data fetch")
+VERBS = (
+    "run",
+    "deploy",
+    "bench",
+    "report",
+    "repeat",
+    "doctor",
+    "targets list",
+    "targets add",
+    "targets trust",
+    "data fetch",
+)
 START = "from liteship.cli.app import main; main()"
 
 Run = Callable[..., tuple[int, str, str]]
@@ -302,6 +313,36 @@ def test_unknown_tier_is_refused(run: Run, pets: Path, study: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("verb", ["run", "bench"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "1,0"], "--threads: numbers from 1 to 64 such as 1,4 are required. Received: 1,0."),
+        (["--cpus", "7-4"], "--cpus: a set of CPUs such as 4-7 or 0,2 is required. Received: 7-4."),
+        (["--budget", "20"], "--budget: a time such as 90s, 20m or 2h is required. Received: 20."),
+        (["--budget", "20m", "--tier", "rapid"], "--tier or --budget is required. Received: both."),
+        (["--runtime", "auto,onnx"], "Received: onnx."),
+    ],
+)
+def test_axis_that_cannot_be_read_is_refused_before_long_work(
+    verb: str, arguments: list[str], message: str, run: Run, pets: Path, study: Path
+) -> None:
+    recipe = ["pets.toml"] if verb == "run" else []
+    assert message in only_error(run(verb, *recipe, *arguments), 2)
+
+
+def test_repetition_without_a_report_is_refused(run: Run, study: Path) -> None:
+    assert "a report of a measurement is required. Received: none." in only_error(run("repeat"), 6)
+
+
+def test_repetition_of_another_study_is_refused(run: Run, study: Path) -> None:
+    report = make_report(make_manifest(failures=()), target="loopback")
+    write_record(report, study / "reports/loopback/20261122-101500-0123.json")
+    error = only_error(run("repeat"), 6)
+    assert "which job 20261122T101500Z-0123456789ab measured, is required" in error
+    assert error.endswith("run liteship bench, then repeat that.")
+
+
 @pytest.mark.parametrize("passed", [True, False])
 def test_doctor_tells_by_exit_code_whether_something_is_missing(
     passed: bool, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -324,7 +365,7 @@ def test_doctor_tells_by_exit_code_whether_something_is_missing(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["run", "--tagret", "pi"], ["bench", "--threads", "0"], ["targets", "fly"]]
+    "arguments", [["fly"], ["run", "--tagret", "pi"], ["bench", "--limit", "0"], ["targets", "fly"]]
 )
 def test_unknown_verb_or_option_is_a_usage_error(arguments: list[str], run: Run) -> None:
     code, out, err = run(*arguments)

@@ -22,14 +22,44 @@ PROBE = {
 }
 
 
+REMEDY = "sudo usermod -aG video ada; log in again"
+SENSORS = {
+    "sample": {
+        "temperature_celsius": 52.15,
+        "arm_clock_hz": 2_400_033_792,
+        "cpufreq_hz": 1_500_000_000,
+        "throttled_bits": 0,
+        "cooling_state": None,
+        "undervoltage": False,
+    },
+    "sources": {"throttled_bits": {"source": "/dev/vcio_gencmd", "reason": None, "remedy": None}},
+    "can_see_throttling": True,
+}
+
+
 def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.what: check for check in checks}
 
 
-def connection(runtime: str = "auto", **probe: Any) -> Any:
+def connection(runtime: str = "auto", sensors: Any = SENSORS, **probe: Any) -> Any:
     """What `check_target` asks a connection for."""
     answer = {**PROBE, **probe}
-    return SimpleNamespace(target=SimpleNamespace(name="pi", runtime=runtime), store=lambda verb: answer)
+    target = SimpleNamespace(name="pi", runtime=runtime)
+    return SimpleNamespace(target=target, store=lambda verb: answer, sensors=lambda: sensors)
+
+
+def blind(reason: str, remedy: str | None) -> dict[str, Any]:
+    """Sensors of a machine that tells nothing."""
+    return {
+        "sample": dict.fromkeys(SENSORS["sample"]),
+        "sources": {"throttled_bits": {"source": None, "reason": reason, "remedy": remedy}},
+        "can_see_throttling": False,
+    }
+
+
+def throttling_check(**readings: Any) -> Check:
+    sensors = {**SENSORS, "sample": {**SENSORS["sample"], **readings}}
+    return by_name(check_target(connection(sensors=sensors)))["throttling"]
 
 
 def test_host_that_has_everything_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +108,52 @@ def test_target_without_a_fitting_interpreter_or_space_fails() -> None:
     assert "64-bit" in checks["runtime"].remedy
     assert checks["free space"].remedy == "free 400 MiB"
     assert checks["release"].found == "none yet"
+
+
+def test_sensors_of_a_target_are_shown() -> None:
+    checks = by_name(check_target(connection()))
+    assert checks["temperature"].found == "52.1 °C"
+    assert checks["clock"].found == "2400 MHz (firmware)"
+    assert checks["throttling"] == Check("pi", "throttling", True, "none")
+
+
+def test_throttling_since_boot_is_told_and_passes() -> None:
+    assert throttling_check(throttled_bits=0x50000) == Check(
+        "pi", "throttling", True, "not now; since boot: undervoltage, throttled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("readings", "found"),
+    [
+        ({"throttled_bits": 0x50008}, "now: throttled (soft temperature limit)"),
+        ({"throttled_bits": 0x50001, "undervoltage": True}, "now: undervoltage"),
+        ({"throttled_bits": None, "undervoltage": True}, "now: undervoltage"),
+        ({"throttled_bits": None, "cooling_state": 2}, "now: throttled by the kernel"),
+    ],
+)
+def test_throttled_target_fails(readings: dict[str, Any], found: str) -> None:
+    check = throttling_check(**readings)
+    assert (check.passed, check.found) == (False, found)
+    assert check.remedy
+
+
+def test_target_whose_throttling_could_be_read_fails_with_the_remedy() -> None:
+    sensors = blind("/dev/vcio_gencmd: Permission denied", REMEDY)
+    check = by_name(check_target(connection(sensors=sensors)))["throttling"]
+    assert not check.passed
+    assert "/dev/vcio_gencmd: Permission denied" in check.found
+    assert check.remedy == REMEDY
+
+
+def test_machine_that_has_no_throttle_sensor_is_told_and_passes() -> None:
+    sensors = blind("Only the firmware of a Raspberry Pi tells it", None)
+    checks = by_name(check_target(connection(sensors=sensors, board_model=None)))
+    assert checks["throttling"].passed
+    assert "no row will say valid" in checks["throttling"].found
+    assert checks["temperature"].found == checks["clock"].found == "no sensor"
+
+
+def test_clock_of_the_kernel_is_named_as_such() -> None:
+    sensors = {**SENSORS, "sample": {**SENSORS["sample"], "arm_clock_hz": None}}
+    assert by_name(check_target(connection(sensors=sensors)))["clock"].found == "1500 MHz (kernel)"

@@ -75,3 +75,12 @@ def test_task_that_fails_leaves_the_others_and_the_next_ones_working(terminal: b
     say.say("and on")
     assert "and on" in shown.getvalue()
     assert ("next" in shown.getvalue()) == terminal
+
+
+def test_innermost_bar_says_what_it_is_told() -> None:
+    say, shown = reporter(terminal=True)
+    say.describe("nobody shows this")
+    with say.task("deploy", 2), say.task("measure", 3):
+        say.describe("round 1 [of 6]")
+    assert "round 1 [of 6]" in shown.getvalue()
+    assert "nobody" not in shown.getvalue()

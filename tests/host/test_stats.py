@@ -10,15 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import xlogy
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, ttest_1samp
 
 from liteship.stats import (
     P90_MIN_QUERIES,
+    agreement,
+    early_stopping_p90,
+    early_stopping_rank,
+    is_tie,
+    mcnemar_exact,
     median,
+    nearest_rank,
     p90,
     paired_difference,
     paired_mean_difference,
+    paired_ratio,
     percentile,
+    ratios_agree,
     wilson_interval,
 )
 
@@ -74,10 +82,133 @@ def test_no_values_are_refused(function):
         function([])
 
 
+def test_nearest_rank_is_where_the_percentile_stands():
+    assert [nearest_rank(ratio, 10) for ratio in (0.01, 0.1, 0.11, 0.9, 1)] == [1, 1, 2, 9, 10]
+
+
 def test_p90_needs_64_queries():
     assert P90_MIN_QUERIES == 64
     assert p90(range(63)) is None
     assert p90(range(1, 65)) == 58
+
+
+@pytest.mark.parametrize(("count", "rank"), [(64, 64), (100, 98), (128, 124), (256, 243), (1024, 945), (5000, 4551)])
+def test_early_stopping_takes_the_rank_of_mlperf(count, rank):
+    assert early_stopping_rank(count) == rank
+    assert early_stopping_p90(range(count, 0, -1)) == rank
+
+
+def test_early_stopping_needs_64_queries():
+    assert {early_stopping_rank(count) for count in range(P90_MIN_QUERIES)} == {None}
+    assert early_stopping_p90(range(63)) is None
+
+
+@pytest.mark.parametrize("count", [*range(64, 400, 7), 3000, 100_000, 10**6])
+def test_early_stopping_agrees_with_scipy(count):
+    beyond = count - early_stopping_rank(count) + 1
+
+    assert binom.cdf(beyond, count, 0.1) <= 0.01 < binom.cdf(beyond + 1, count, 0.1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 10**9), min_size=64, max_size=300), st.integers(1, 1000))
+def test_the_early_stopping_bound_is_a_latency_at_or_above_the_90th_percentile(values, factor):
+    bound = early_stopping_p90(values)
+
+    assert bound in values
+    assert bound >= p90(values)
+    assert early_stopping_p90(values[::-1]) == bound
+    assert early_stopping_p90([factor * value for value in values]) == factor * bound
+
+
+rounds = st.lists(st.tuples(st.floats(1, 1e9), st.floats(1, 1e9)), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(rounds.filter(lambda pairs: len(pairs) > 1))
+def test_the_ratio_agrees_with_scipys_t_test_on_logarithms(pairs):
+    logs = [math.log(one / other) for one, other in pairs]
+    ratio, low, high = paired_ratio(*zip(*pairs))
+    # The test of equal logarithms has no interval, and warns.
+    if np.ptp(logs) > 1e-6:
+        expected = ttest_1samp(logs, 0).confidence_interval(0.95)
+        assert (math.log(low), math.log(high)) == pytest.approx((expected.low, expected.high), rel=1e-7, abs=1e-9)
+
+    assert math.log(ratio) == pytest.approx(np.mean(logs), abs=1e-9)
+    assert low <= ratio <= high
+
+
+@settings(deadline=None, max_examples=50)
+@given(rounds, st.floats(0.01, 100), st.randoms())
+def test_the_ratio_scales_turns_and_does_not_depend_on_the_order_of_rounds(pairs, factor, random):
+    figures, baseline = zip(*pairs)
+    found = paired_ratio(figures, baseline)
+    turned = paired_ratio(baseline, figures)
+    random.shuffle(pairs)
+
+    known = [value for value in found if value is not None]
+    scaled = paired_ratio([factor * value for value in figures], baseline)
+    assert [value for value in scaled if value is not None] == pytest.approx([factor * value for value in known])
+    assert [1 / value for value in turned if value is not None] == pytest.approx([known[0], *known[:0:-1]])
+    assert [value for value in paired_ratio(*zip(*pairs)) if value is not None] == pytest.approx(known)
+
+
+def test_a_ratio_of_equal_rounds_has_an_interval_without_width():
+    assert paired_ratio([3, 6, 9], [2, 4, 6]) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_a_ratio_of_a_single_round_has_no_interval():
+    assert paired_ratio([3], [2]) == (pytest.approx(1.5), None, None)
+
+
+@pytest.mark.parametrize("missing", range(6))
+def test_a_drift_cancels_in_the_mean_and_a_missing_round_leaves_it_less_of_it_than_the_median(missing):
+    places = [(0, 1), (3, 2), (4, 5), (7, 6), (8, 9), (11, 10)]
+    figures, baseline = [0.6 * 1.01**later for _, later in places], [1.01**first for first, _ in places]
+    assert paired_ratio(figures, baseline)[0] == pytest.approx(0.6)
+
+    del figures[missing], baseline[missing]
+    of_mean = abs(paired_ratio(figures, baseline)[0] / 0.6 - 1)
+    of_median = abs(median([one / other for one, other in zip(figures, baseline)]) / 0.6 - 1)
+    assert of_mean < 0.25 * of_median
+
+
+@pytest.mark.parametrize(("figures", "message"), [([], "At least one"), ([1], "zip"), ([1, 0], "above 0 are required")])
+def test_a_ratio_needs_figures_of_the_same_rounds(figures, message):
+    with pytest.raises(ValueError, match=message):
+        paired_ratio(figures, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "neutral", "tie"),
+    [(0.97, 1.02, 1, True), (1.0, 1.1, 1, True), (0.9, 1.0, 1, True), (0.6, 0.99, 1, False), (0.001, 0.02, 0, False)],
+)
+def test_a_tie_is_an_interval_that_holds_the_neutral_value(low, high, neutral, tie):
+    assert is_tie(low, high, neutral) is tie
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "agree"),
+    [
+        ((0.60, 0.59, 0.61), (0.60, 0.60, 0.60), True),
+        # Each is outside the other's interval, and both intervals together allow it.
+        ((0.600, 0.592, 0.608), (0.610, 0.602, 0.618), True),
+        ((0.600, 0.592, 0.608), (0.612, 0.604, 0.620), False),
+        ((0.60, 0.60, 0.60), (0.60, 0.60, 0.60), True),
+    ],
+)
+def test_two_ratios_agree_within_the_interval_of_their_difference(first, second, agree):
+    assert ratios_agree(first, second) is agree
+    assert ratios_agree(second, first) is agree
+
+
+def test_the_agreement_of_two_runs_is_the_share_of_the_cases_that_both_have():
+    first = {"a": (0.6, 0.59, 0.61), "b": (1.2, 1.19, 1.21), "c": (1.0, 0.9, 1.1), "d": (2.0, 1.9, 2.1)}
+    second = {"d": (2.0, 1.9, 2.1), "a": (0.7, 0.69, 0.71), "b": (1.2, 1.1, 1.3)}
+
+    assert agreement(first, second) == ({"a": False, "b": True, "d": True}, 2 / 3)
+    assert list(agreement(first, second)[0]) == ["a", "b", "d"]
+    assert agreement(first, {}) == ({}, None)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
@@ -193,10 +324,25 @@ def test_paired_difference_covers_the_truth_in_about_95_of_100_samples(share_gai
     assert 0.94 < covered < 0.985
 
 
+@settings(deadline=None, max_examples=50)
+@given(discordant)
+def test_mcnemar_agrees_with_scipys_binomial_test(counts):
+    gained, lost, _ = counts
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+
+    assert mcnemar_exact(*pairs(*counts)) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar_exact(*pairs(*counts)) == mcnemar_exact(*pairs(lost, gained, counts[2]))
+
+
+def test_mcnemar_holds_for_many_disagreements():
+    assert mcnemar_exact(*pairs(2500, 2300, 10_000)) == pytest.approx(binomtest(2300, 4800).pvalue, rel=1e-9)
+
+
 @pytest.mark.parametrize(("a", "b", "message"), [([], [], "At least one"), ([True], [True, False], "zip")])
-def test_paired_difference_needs_the_same_images(a, b, message):
+@pytest.mark.parametrize("function", [paired_difference, mcnemar_exact])
+def test_two_models_are_compared_on_the_same_images(function, a, b, message):
     with pytest.raises(ValueError, match=message):
-        paired_difference(a, b)
+        function(a, b)
 
 
 def test_the_mean_difference_over_seeds_takes_images_as_the_sample():
@@ -258,7 +404,7 @@ def test_the_mean_difference_needs_the_same_images_for_each_seed(differences):
 
 
 def test_reading_verbs_need_no_heavy_library():
-    program = "import sys, liteship.stats, liteship.report.table; print(*sys.modules)"
+    program = "import sys, liteship.stats, liteship.report.table, liteship.report.summary; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
 
     assert not {"numpy", "scipy", "tensorflow", "cv2", "paramiko", "altair"} & set(loaded)

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from liteship.data import Dataset, find_images
-from liteship.errors import ConversionError, GateError, RecipeError
+from liteship.errors import ConversionError, DataError, GateError, RecipeError
 from liteship.flatbuffer import inspect
 from liteship.manifests import read_manifest
+from liteship.predictions import read_predictions
 from liteship.progress import Reporter
 from liteship.recipe import Recipe, Variant
 from liteship_agent.errors import ModelError
@@ -78,7 +79,8 @@ def build(recipe: Recipe, dataset: Dataset, say: Reporter) -> Build:
 
 
 def file_times(folder: Path) -> dict[str, int]:
-    kept = (*folder.glob("artefacts/*.tflite"), *folder.glob("keras/*.keras"), *folder.glob("golden/*"))
+    patterns = ("artefacts/*.tflite", "keras/*.keras", "golden/*", "predictions/*")
+    kept = (path for pattern in patterns for path in folder.glob(pattern))
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in kept}
 
 
@@ -151,6 +153,41 @@ def test_host_accuracy_is_what_the_scores_of_the_file_say(built: tuple[Path, Man
     images = load_images(dataset, entry.input, lambda amount: None)
     answers = model.scores(images.validation).argmax(axis=1)
     assert entry.host_accuracy.correct == np.count_nonzero(answers == images.validation_labels)
+
+
+@pytest.mark.parametrize("variant", ["none-none", "none-int8"])
+def test_host_answers_to_every_validation_image_are_kept(
+    variant: str, built: tuple[Path, Manifest], dataset: Dataset
+) -> None:
+    from liteship.images import load_images
+
+    folder, manifest = built
+    entry = entry_of(manifest, variant)
+    kept = read_predictions(folder, entry.sha256)
+    images = load_images(dataset, entry.input, lambda amount: None)
+    assert (kept.scores.shape, kept.scores.dtype) == ((13, 3), np.float32)
+    right = kept.scores.argmax(axis=1) == images.validation_labels
+    assert np.count_nonzero(right) == entry.host_accuracy.correct
+    digests = [hashlib.sha256(pixels.tobytes()).hexdigest()[:16] for pixels in images.validation]
+    assert list(kept.pixel_hashes) == digests
+    assert [image.path for image in manifest.validation.images] == [file.relative for file in dataset.validation]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut", b"no archive at all"])
+def test_artefact_whose_predictions_are_lost_is_made_again(
+    content: bytes | None, models: Path, build: Build, work: list[str], built: tuple[Path, Manifest]
+) -> None:
+    sha256 = entry_of(built[1], "none-float16").sha256
+    path = models / f"small/predictions/{sha256}.npz"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"predictions of the host are required.*Run the recipe again"):
+        read_predictions(models / "small", sha256)
+    assert build(models) == built[1]
+    assert work == ["convert float16"]
+    assert path.read_bytes() == whole
 
 
 def test_pruned_variant_has_the_requested_sparsity(built: tuple[Path, Manifest]) -> None:
@@ -248,7 +285,7 @@ def test_second_run_makes_nothing_anew(
     models: Path, build: Build, work: list[str], built: tuple[Path, Manifest]
 ) -> None:
     before = file_times(models / "small")
-    assert len(before) == 5 + 2 + len({entry.golden.sha256 for entry in built[1].entries})
+    assert len(before) == 5 + 2 + 5 + len({entry.golden.sha256 for entry in built[1].entries})
     assert build(models) == built[1]
     assert work == []
     assert file_times(models / "small") == before
@@ -270,6 +307,8 @@ def test_more_quantizations_convert_only_the_new_variants(
     assert artefacts == {f"{name}.tflite{suffix}" for name in variants for suffix in ("", ".json")}
     goldens = {path.stem for path in (models / "small/golden").iterdir()}
     assert goldens == {entry.golden.sha256 for entry in manifest.entries}
+    predictions = {path.stem for path in (models / "small/predictions").iterdir()}
+    assert predictions == {entry.sha256 for entry in manifest.entries}
 
 
 class StoppedError(Exception):

@@ -366,6 +366,18 @@ def add_known_host(target: Target, home: Path, key: str = "") -> Path:
     return path
 
 
+# --- sensors ---
+
+
+def test_sensors_are_read_before_any_release_exists(target):
+    with Connection.open(target) as connection:
+        answer = connection.sensors()
+        assert connection.round_trips == 1
+    assert answer["sample"]["memory_available_bytes"] > 0
+    assert set(answer) == {"sample", "sources", "can_see_throttling"}
+    assert not Path(target.folder).exists()
+
+
 # --- login and reach -----------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,11 @@ VERBS = {
         "run:bench_command",
         "Measure a study on a target and print the comparison table; what is not deployed yet is deployed first.",
     ),
-    "report": ("run:report_command", "Print the comparison table of a measurement again."),
+    "report": ("report:report_command", "Print the comparison table of a measurement again."),
+    "repeat": (
+        "repeat:repeat_command",
+        "Measure once more what was measured before, and tell whether the ratios agree inside their intervals.",
+    ),
     "import": (
         "import_model:import_command",
         "Make a study of a model of your own: convert, quantize, check; then deploy and bench it like any other.",

@@ -15,13 +15,11 @@ import typer
 from rich.console import Console
 
 from liteship.cli.targets import dialogue
-from liteship.errors import UsageError
 from liteship.progress import Reporter
 from liteship.provision import AUTO, named_runtimes
 from liteship.recipe import Recipe
 from liteship.remote import Connection
 from liteship.targets import LOOPBACK, find_target
-from liteship_agent.job import TIERS
 from liteship_agent.manifest import Manifest
 
 MODELS = Path("models")
@@ -32,15 +30,16 @@ TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.tom
 StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", help="auto, ai-edge-litert, tflite-runtime or NAME==VERSION.  \\[default: the target's]"),
+    typer.Option(
+        "--runtime",
+        metavar="NAME[,NAME]",
+        help="auto, ai-edge-litert, tflite-runtime or NAME==VERSION; several compare them on the same files.  "
+        "\\[default: the target's]",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use at most so many images (of each split, where it trains).")
-]
-TierOption = Annotated[str | None, typer.Option("--tier", help="rapid, quick or normal: how long each model is timed.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=64, help="Interpreter threads.  \\[default: the target's first]")
 ]
 
 
@@ -69,17 +68,21 @@ def open_connection(name: str) -> Iterator[Connection]:
             yield connection
 
 
-def check_options(target: str, runtime: str | None, tier: str | None = None) -> None:
-    """Fail now, before long work, if there is no such target, runtime or tier.
+def check_options(target: str, runtime: str | None) -> None:
+    """Fail now, before long work, if there is no such target or runtime.
 
     Raises:
         TargetError: unknown target, and nobody to ask.
-        UsageError: unknown runtime or tier.
+        UsageError: unknown runtime.
     """
     find_target(target, ask=dialogue())
-    named_runtimes(runtime or AUTO)
-    if tier is not None and tier not in TIERS:
-        raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
+    for name in split_runtimes(runtime or AUTO):
+        named_runtimes(name)
+
+
+def split_runtimes(text: str) -> tuple[str, ...]:
+    """The names of a comma list."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def build(

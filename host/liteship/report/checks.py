@@ -1,133 +1,197 @@
-"""Whether a report belongs to a manifest and is whole: every part must name, by sha256, an artefact that both know."""
+"""Whether a report belongs to a manifest and is whole.
+
+Every part must name an artefact, case, image or label that the manifest and the job know, every case must have been
+run as the job asks for, and whatever was asked for must have been measured, have failed or have been refused.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 
 from liteship.errors import ReportError
-from liteship_agent.manifest import Manifest
-from liteship_agent.report import Report
+from liteship_agent.job import Job
+from liteship_agent.manifest import Manifest, ValidationImage
+from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Block, Report, Scores
 
 _REPEAT = "Run the bench again."
+_BLOCK_WORDS = (VALID, VOID, UNKNOWN)
+_CASE_WORDS = (VALID, REPEATED, UNSTABLE, UNKNOWN)
+_AGAINST = ("host", "baseline")
+_CAUSES = ("pixels", "kernels", None)
 
 
-def check_report(manifest: Manifest, report: Report, labels: Sequence[int]) -> None:
+def check_report(manifest: Manifest, report: Report, images: Sequence[ValidationImage]) -> None:
     """Every part of a report is of this manifest, was asked for, and is complete.
 
     Args:
         manifest: What the report says that it was made from.
         report: Of one job.
-        labels: Of the images that the job selects.
+        images: Those that the job selects.
 
     Raises:
-        ReportError: the report was made from another manifest, one of its parts names an artefact that is not in
-            the job or the manifest, or a part is incomplete or stands there twice.
+        ReportError: the report was made from another manifest, one of its parts names what is not in the job or the
+            manifest, or a part is incomplete or stands there twice.
     """
-    refused = refused_artefacts(report)
-    _check_origin(manifest, report, refused)
-    _check_blocks(report)
-    _check_scores(manifest, report, labels)
-    _check_complete(report, refused)
+    _check_origin(manifest, report)
+    _check_indices(report)
+    for block in report.blocks:
+        _check_block(report.job, block)
+    _check_attempts(report)
+    _check_complete(report)
+    _check_summaries(report)
+    _check_scores(manifest, report, len(images))
+    _check_flips(manifest, report, images)
 
 
-def refused_artefacts(report: Report) -> Mapping[str, str]:
-    """Artefacts that the host did not send, by sha256, with the reason.
-
-    Raises:
-        ReportError: they do not stand there as such.
-    """
-    refused = report.extra.get("refused", {})
-    if not isinstance(refused, dict) or not all(isinstance(reason, str) for reason in refused.values()):
-        raise ReportError(f"refused as an object of sha256 and reason is required. Received: {refused!r}", _REPEAT)
-    return refused
-
-
-def _check_origin(manifest: Manifest, report: Report, refused: Mapping[str, str]) -> None:
-    """Every part of the report is of this manifest and was asked for."""
+def _check_origin(manifest: Manifest, report: Report) -> None:
+    """The report is of this manifest and target, and all artefacts are in the manifest."""
     if report.manifest_sha256 != manifest.sha256():
         raise ReportError(
             f"A report on manifest {manifest.sha256()[:12]} is required. Received: {report.manifest_sha256[:12]}",
             "The study has changed since that job: deploy and bench it again, or name the study it was made from.",
         )
-    in_manifest = {entry.sha256 for entry in manifest.entries}
-    _require_known("job", "manifest", report.job.artefacts, in_manifest)
-    _require_known("refused artefact", "manifest", refused, in_manifest)
-    in_job = set(report.job.artefacts)
-    _require_known("block", "job", (block.artefact for block in report.blocks), in_job)
-    _require_known("failed block", "job", (block.artefact for block in report.failed), in_job)
-    _require_known("scores", "job", (scores.artefact for scores in report.accuracy), in_job)
-
-
-def _require_known(part: str, whole: str, artefacts: Iterable[str], known: set[str]) -> None:
-    for sha256 in artefacts:
-        if sha256 not in known:
-            raise ReportError(
-                f"{part}: the sha256 of an artefact in the {whole} is required. Received: {sha256[:12]}", _REPEAT
-            )
-
-
-def _check_blocks(report: Report) -> None:
-    """At most one block per artefact and round, each with latencies, all run the same way."""
-    for (sha256, round_index), count in Counter((b.artefact, b.round_index) for b in report.blocks).items():
-        if count > 1:
-            raise ReportError(
-                f"One block of {sha256[:12]} in round {round_index} is required. Received: {count}", _REPEAT
-            )
-    for block in report.blocks:
-        if not block.latencies_ns or min(*block.latencies_ns, *block.end_to_end_ns, 1) < 1:
-            raise ReportError(
-                f"A block of {block.artefact[:12]} with latencies above 0 ns is required. Received: "
-                f"{len(block.latencies_ns)} latencies, smallest {min(block.latencies_ns, default=None)}",
-                _REPEAT,
-            )
-    if len({(block.runtime, block.runtime_version) for block in report.blocks}) > 1:
-        versions = sorted({f"{block.runtime} {block.runtime_version}" for block in report.blocks})
-        raise ReportError(f"One runtime for all blocks is required. Received: {', '.join(versions)}", _REPEAT)
-    for block in report.blocks:
-        if block.threads != report.job.threads:
-            raise ReportError(
-                f"Blocks with {report.job.threads} threads are required. Received: {block.threads}", _REPEAT
-            )
-
-
-def _check_scores(manifest: Manifest, report: Report, labels: Sequence[int]) -> None:
-    """Each artefact at most once, a row for every image and a probability for every label."""
-    if report.image_count != len(labels):
-        raise ReportError(
-            f"The {len(labels)} images that the job selects are required. Received: {report.image_count}", _REPEAT
-        )
-    for sha256, count in Counter(scores.artefact for scores in report.accuracy).items():
-        if count > 1:
-            raise ReportError(f"Scores of {sha256[:12]} once are required. Received: {count} times", _REPEAT)
-    for scores in report.accuracy:
-        if len(scores.scores) != report.image_count:
-            raise ReportError(
-                f"Scores of {scores.artefact[:12]} for {report.image_count} images are required. "
-                f"Received: {len(scores.scores)}",
-                _REPEAT,
-            )
-        widths = {len(row) for row in scores.scores} - {len(manifest.labels)}
-        if widths:
-            raise ReportError(
-                f"Scores of {scores.artefact[:12]} for {len(manifest.labels)} labels are required. "
-                f"Received: {min(widths)}",
-                _REPEAT,
-            )
-
-
-def _check_complete(report: Report, refused: Mapping[str, str]) -> None:
-    """Whatever was asked for was measured, failed or refused."""
-    excused = {block.artefact for block in report.failed} | set(refused)
-    counts = Counter(block.artefact for block in report.blocks)
-    for sha256 in report.job.artefacts:
-        count = counts[sha256]
-        if sha256 in excused or count == report.job.tier.rounds:
-            continue
-        raise ReportError(
-            f"{report.job.tier.rounds} blocks or a failure of artefact {sha256[:12]} are required. "
-            f"Received: {count or 'neither'}",
-            "The report is incomplete; run the same bench again.",
-        )
     if report.target != report.job.target:
-        raise ReportError(f"A report of {report.job.target} is required. Received: one of {report.target}", _REPEAT)
+        raise _failure(f"A report of {report.job.target} is", f"one of {report.target}")
+    in_manifest = {entry.sha256 for entry in manifest.entries}
+    asked = [("job", case.artefact) for case in report.job.cases]
+    for part, sha256 in asked + [("refused artefact", refused.artefact) for refused in report.refused]:
+        if sha256 not in in_manifest:
+            raise _failure(f"{part}: the sha256 of an artefact in the manifest is", sha256[:12])
+    for case in report.job.cases:
+        if case.runtime not in report.job.runtimes:
+            raise _failure("job: the folder of one of its runtimes is", case.runtime)
+
+
+def _check_indices(report: Report) -> None:
+    """Every case and round that a part names is one of the job's."""
+    cases, rounds = len(report.job.cases), report.job.tier.rounds
+    for part, indices in (
+        ("block", [block.case_index for block in report.blocks]),
+        ("failed block", [block.case_index for block in report.failed]),
+        ("summary", [summary.case_index for summary in report.summaries]),
+    ):
+        _require_below(f"{part}: a case", indices, cases)
+    for part, indices in (
+        ("block", [block.round_index for block in report.blocks]),
+        ("failed block", [block.round_index for block in report.failed]),
+        ("canary", [canary.round_index for canary in report.canaries]),
+    ):
+        _require_below(f"{part}: a round", indices, rounds)
+    _require_words("validity of a block", (block.validity for block in report.blocks), _BLOCK_WORDS)
+    _require_words("validity of a canary", (canary.validity for canary in report.canaries), _BLOCK_WORDS)
+    _require_words("validity of a case", (summary.validity for summary in report.summaries), _CASE_WORDS)
+
+
+def _check_block(job: Job, block: Block) -> None:
+    """The case was run as it was asked for, and has latencies."""
+    case = job.cases[block.case_index]
+    asked = (case.artefact[:12], case.threads, case.cpus, job.runtimes[case.runtime])
+    ran = (block.artefact[:12], block.threads, block.cpus, f"{block.runtime}=={block.runtime_version}")
+    for what, one, other in zip(("artefact", "threads", "CPUs", "runtime"), asked, ran, strict=True):
+        if one != other:
+            raise _failure(f"A block of case {block.case_index} with {what} {one} is", str(other))
+    if not block.latencies_ns or min(*block.latencies_ns, *block.end_to_end_ns, 1) < 1:
+        raise _failure(
+            f"A block of case {block.case_index} with latencies above 0 ns is",
+            f"{len(block.latencies_ns)} latencies, smallest {min(block.latencies_ns, default=None)}",
+        )
+
+
+def _check_attempts(report: Report) -> None:
+    """A block that was measured several times has attempts 0, 1, 2 and so on, each once."""
+    attempts: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for block in report.blocks:
+        attempts[block.case_index, block.round_index].append(block.attempt)
+    for (case_index, round_index), found in attempts.items():
+        if sorted(found) != list(range(len(found))):
+            raise _failure(
+                f"Attempts 0 to {len(found) - 1} of case {case_index} in round {round_index}, each once, are",
+                ", ".join(map(str, sorted(found))),
+            )
+
+
+def _check_complete(report: Report) -> None:
+    """Every case was measured in every round, or failed."""
+    failed = {block.case_index for block in report.failed}
+    measured = {(block.case_index, block.round_index) for block in report.blocks}
+    rounds = report.job.tier.rounds
+    for index, case in enumerate(report.job.cases):
+        count = sum((index, round_index) in measured for round_index in range(rounds))
+        if index not in failed and count < rounds:
+            raise ReportError(
+                f"{rounds} blocks or a failure of case {index} (artefact {case.artefact[:12]}) are required. "
+                f"Received: {count or 'neither'}",
+                "The report is incomplete; run the same bench again.",
+            )
+
+
+def _check_summaries(report: Report) -> None:
+    """One summary for each case that has blocks, and no other."""
+    expected = sorted({block.case_index for block in report.blocks})
+    found = sorted(summary.case_index for summary in report.summaries)
+    if found != expected:
+        raise _failure(f"One summary for each of the measured cases {_listed(expected)} is", _listed(found))
+
+
+def _check_scores(manifest: Manifest, report: Report, image_count: int) -> None:
+    """Each artefact and runtime at most once, a row for every image and a probability for every label."""
+    pixels = report.extra.get("pixels", {})
+    if not isinstance(pixels, dict) or not all(isinstance(value, int | None) for value in pixels.values()):
+        raise _failure("pixels as an object of counts is", repr(pixels))
+    if report.image_count != image_count:
+        raise _failure(f"The {image_count} images that the job selects are", str(report.image_count))
+    in_job = {(case.artefact, case.runtime) for case in report.job.cases}
+    keys = [(scores.artefact, scores.runtime) for scores in report.accuracy]
+    for (sha256, runtime), count in Counter(keys).items():
+        if (sha256, runtime) not in in_job:
+            raise _failure("scores: an artefact and runtime of the job is", f"{sha256[:12]} in {runtime}")
+        if count > 1:
+            raise _failure(f"Scores of {sha256[:12]} in {runtime} once are", f"{count} times")
+    for scores in report.accuracy:
+        _check_shape(scores, image_count, len(manifest.labels))
+
+
+def _check_shape(scores: Scores, image_count: int, label_count: int) -> None:
+    name = scores.artefact[:12]
+    if len(scores.scores) != image_count:
+        raise _failure(f"Scores of {name} for {image_count} images are", str(len(scores.scores)))
+    if len(scores.pixel_hashes) != image_count:
+        raise _failure(f"Hashes of the pixels of {name} for {image_count} images are", str(len(scores.pixel_hashes)))
+    widths = {len(row) for row in scores.scores} - {label_count}
+    if widths:
+        raise _failure(f"Scores of {name} for {label_count} labels are", str(min(widths)))
+
+
+def _check_flips(manifest: Manifest, report: Report, images: Sequence[ValidationImage]) -> None:
+    """Every flip is of an artefact that has scores, and names an image and labels that there are."""
+    scored = {(scores.artefact, scores.runtime) for scores in report.accuracy}
+    paths = {image.path for image in images}
+    for flip in report.flips:
+        if (flip.artefact, flip.runtime) not in scored:
+            raise _failure("flip: an artefact and runtime with scores is", f"{flip.artefact[:12]} in {flip.runtime}")
+        if flip.path not in paths:
+            raise _failure("flip: an image that the job selects is", repr(flip.path))
+        _require_below("flip: a label", (flip.label, flip.expected, flip.received), len(manifest.labels))
+    _require_words("flip: against", (flip.against for flip in report.flips), _AGAINST)
+    _require_words("flip: cause", (flip.cause for flip in report.flips), _CAUSES)
+
+
+def _require_below(what: str, indices: Iterable[int], end: int) -> None:
+    for index in indices:
+        if not 0 <= index < end:
+            raise _failure(f"{what} from 0 to {end - 1} is", str(index))
+
+
+def _require_words(what: str, words: Iterable[Hashable], known: Sequence[Hashable]) -> None:
+    for word in words:
+        if word not in known:
+            raise _failure(f"{what}: one of {', '.join(map(str, known))} is", str(word))
+
+
+def _failure(required: str, received: str) -> ReportError:
+    return ReportError(f"{required} required. Received: {received}", _REPEAT)
+
+
+def _listed(indices: Sequence[int]) -> str:
+    return ", ".join(map(str, indices)) or "none"

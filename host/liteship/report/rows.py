@@ -1,166 +1,119 @@
-"""From a manifest and a report to the rows of the comparison table.
+"""From a manifest and a report to a comparison: header, rows and answers.
 
-First the report is checked against the manifest (checks.py). Then each manifest entry becomes one row, in manifest
-order: what is known of the file before it runs, then what was measured of it on the target. Each variant that could
-not be made is another row. A figure that was not measured is None and the row's status says why; nothing is estimated.
+First the report is checked against the manifest (checks). Then each manifest entry becomes a row for each case that
+ran it and for each runtime that cannot load it, or one row that says that it was not run: what is known of the file
+before it runs, then what was measured of it (figures, accuracy). Each variant that could not be made is another row.
+A figure that was not measured is None and the row's status says why; nothing is estimated.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from liteship.report.checks import check_report, refused_artefacts
-from liteship.stats import median, p90, wilson_interval
+from liteship.report.accuracy import BASELINE, HOST, KERNELS, PIXELS, Answers, build_answers
+from liteship.report.checks import check_report
+from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.figures import add_figures, common, gain, ratios
 from liteship_agent.images import selected_images
-from liteship_agent.manifest import Failure, Manifest, ManifestEntry
-from liteship_agent.report import Block, Report
+from liteship_agent.manifest import Manifest, ManifestEntry
+from liteship_agent.report import UNKNOWN, Report
 
-Value = TypeVar("Value")
-
-NO_GAIN = 1.0
-# Less does not show in "1.0x".
-_SMALLEST_GAIN = 1.05
+_THROTTLING_SENSORS = ("throttled_bits", "cooling_state", "throttle_count")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison table; None is a figure that does not exist.
+def build_comparison(manifest: Manifest, report: Report) -> Comparison:
+    """All that a table shows of a report.
 
-    Args:
-        variant: For example `magnitude50-int8`.
-        sha256: Of the .tflite file that every figure of the row belongs to.
-        status: "ok", "parity failed: REASON", "failed: REASON", "refused: REASON" or "not run".
-        requested_sparsity, achieved_sparsity: Ratio of zero weights, asked for and read back from the file.
-        size_bytes, gzip_bytes: The file, plain and after gzip at level 9.
-        multiply_adds: Of one inference.
-        keras_model, keras_size_bytes, keras_gzip_bytes, parameters, removed_filters_ratio: The model it was converted
-            from: name, its file, weights, and the share of the baseline's filters that pruning removed.
-        parity_passed, parity_drop_ratio, parity_max_drop_ratio, parity_equal_ratio, parity_largest_difference: The file
-            against that model on the host: whether it kept its accuracy, how much it lost (below 0: it gained) and may
-            lose, the share of images with the same answer, the largest difference of a score.
-        sparse_eligible, sparse_layer, sparse_reason, sparse_holds_for: Whether XNNPACK's sparse kernels take it, the
-            first layer and rule that say no, and the runtime and machine that the rules are of.
-        stored_sparse: Whether weights are stored in the sparse format.
-        dense_twin_of: sha256 of the file whose weights this one stores densely.
-        sparse_speedup_ratio: How many times faster than its dense twin it ran, by round as `ratio_to_float`.
-        target_correct, image_count: Images classified correctly on the target, of all that were classified there.
-        target_accuracy_ratio: Their share.
-        target_accuracy_low_ratio, target_accuracy_high_ratio: Its 95 % Wilson interval.
-        host_accuracy_ratio: Of the same bytes on the host, over the whole validation set.
-        median_ns, p90_ns: Latency of one invocation; p90 only from 64 queries on.
-        end_to_end_median_ns: Decoding to classification of one image.
-        ratio_to_float: Latency as a multiple of the baseline's: the median, over the rounds that timed both, of the
-            ratio of the two block medians; 0.62 takes 62 % of the baseline's time.
-        file_gain, gzip_gain, memory_gain, latency_gain: How many times smaller or faster than the baseline's; 1.0
-            where it is less than 1.05, or, for what was measured, where not every round shows it.
-        rss_anon_bytes: Largest anonymous memory of its processes.
-        runtime, runtime_version, threads: What ran it.
-        delegated_nodes, total_nodes: Graph nodes run by the XNNPACK delegate, of all.
-        queries: Timed invocations.
+    Raises:
+        ReportError: the report was made from another manifest, one of its parts names what is not in the job or the
+            manifest, or a part is incomplete or stands there twice.
     """
-
-    variant: str
-    sha256: str | None
-    status: str
-    requested_sparsity: float | None = None
-    achieved_sparsity: float | None = None
-    size_bytes: int | None = None
-    gzip_bytes: int | None = None
-    multiply_adds: int | None = None
-    keras_model: str | None = None
-    keras_size_bytes: int | None = None
-    keras_gzip_bytes: int | None = None
-    parameters: int | None = None
-    removed_filters_ratio: float | None = None
-    parity_passed: bool | None = None
-    parity_drop_ratio: float | None = None
-    parity_max_drop_ratio: float | None = None
-    parity_equal_ratio: float | None = None
-    parity_largest_difference: float | None = None
-    sparse_eligible: bool | None = None
-    sparse_layer: str | None = None
-    sparse_reason: str | None = None
-    sparse_holds_for: str | None = None
-    stored_sparse: bool | None = None
-    dense_twin_of: str | None = None
-    sparse_speedup_ratio: float | None = None
-    target_correct: int | None = None
-    image_count: int | None = None
-    target_accuracy_ratio: float | None = None
-    target_accuracy_low_ratio: float | None = None
-    target_accuracy_high_ratio: float | None = None
-    host_accuracy_ratio: float | None = None
-    median_ns: float | None = None
-    p90_ns: int | None = None
-    end_to_end_median_ns: float | None = None
-    ratio_to_float: float | None = None
-    file_gain: float | None = None
-    gzip_gain: float | None = None
-    memory_gain: float | None = None
-    latency_gain: float | None = None
-    rss_anon_bytes: int | None = None
-    runtime: str | None = None
-    runtime_version: str | None = None
-    threads: int | None = None
-    delegated_nodes: int | None = None
-    total_nodes: int | None = None
-    queries: int | None = None
+    images = selected_images(manifest, report.job.limit)
+    check_report(manifest, report, images)
+    answers = build_answers(manifest, report, images)
+    rows = [row for entry in manifest.entries for row in _entry_rows(entry, manifest, report, answers)]
+    rows += [Row(failure.variant, None, f"failed: {failure.stage}: {failure.reason}") for failure in manifest.failures]
+    return Comparison(_header(manifest, report), tuple(rows), tuple(answers))
 
 
-@dataclass(frozen=True)
-class Header:
-    """What all rows of one job share.
-
-    Args:
-        board: Model of the board, else of its CPU, None where neither is known.
-        date: When the job was made, by the host's clock ("2026-11-22 10:15"), None if its id does not say.
-        image_count: Validation images that were classified on the target.
-        baseline: Variant that `ratio_to_float` refers to.
-    """
-
-    target: str
-    board: str | None
-    runtime: str | None
-    runtime_version: str | None
-    threads: int
-    tier: str
-    image_count: int
-    job_id: str
-    date: str | None
-    baseline: str | None
-
-
-def build_header(manifest: Manifest, report: Report) -> Header:
-    """The header of a report's table."""
+def _header(manifest: Manifest, report: Report) -> Header:
     board = report.environment.get("board_model") or report.environment.get("cpu_model")
+    job = report.job
+    runtime, _, version = (common(job.runtimes[case.runtime] for case in job.cases) or "").partition("==")
     return Header(
         target=report.target,
         board=None if board is None else str(board),
-        runtime=_common(block.runtime for block in report.blocks),
-        runtime_version=_common(block.runtime_version for block in report.blocks),
-        threads=report.job.threads,
-        tier=report.job.tier.name,
+        runtime=runtime or None,
+        runtime_version=version or None,
+        threads=common(case.threads for case in job.cases),
+        cpus=common(case.cpus for case in job.cases),
+        tier=job.tier.name,
         image_count=report.image_count,
-        job_id=report.job.job_id,
-        date=_date(report.job.job_id),
-        baseline=manifest.entries[0].variant if manifest.entries else None,
+        job_id=job.job_id,
+        date=job_date(job.job_id),
+        baseline=None if (entry := _baseline(manifest, report)) is None else entry.variant,
+        repeats=job.limits.repeats,
+        forced=job.forced,
+        problems=report.problems,
+        blind_sensors=_blind_sensors(report),
+        pixels_different=report.extra.get("pixels", {}).get("different"),
+        largest_pixel_difference=report.extra.get("pixels", {}).get("largest_difference"),
     )
 
 
-def build_rows(manifest: Manifest, report: Report) -> list[Row]:
-    """One row for each manifest entry, in manifest order, then one for each variant that could not be made.
+def _baseline(manifest: Manifest, report: Report) -> ManifestEntry | None:
+    """What ratios and gains refer to: the artefact of the job's first case, without cases the manifest's first."""
+    if report.job.cases:
+        return manifest.entry(report.job.cases[0].artefact)
+    return next(iter(manifest.entries), None)
 
-    Raises:
-        ReportError: the report was made from another manifest, one of its parts names an artefact that is not in
-            the job or the manifest, or a part is incomplete or stands there twice.
-    """
-    labels = [image.label for image in selected_images(manifest, report.job.limit)]
-    check_report(manifest, report, labels)
-    rows = [_measured(_described(entry), entry, manifest, report, labels) for entry in manifest.entries]
-    return rows + [_failure_row(failure) for failure in manifest.failures]
+
+def _blind_sensors(report: Report) -> tuple[str, ...]:
+    """Where throttling is unknown: what would tell about it, with the reason why it does not, and the remedy."""
+    if all(summary.validity != UNKNOWN for summary in report.summaries):
+        return ()
+    missing: dict[str, list[str]] = {}
+    for name in _THROTTLING_SENSORS:
+        sensor: Mapping[str, Any] = report.sensors.get(name) or {}
+        if not sensor.get("source"):
+            texts = [str(text) for text in (sensor.get("reason"), sensor.get("remedy")) if text]
+            missing.setdefault("; ".join(texts) or "no reason is known", []).append(name)
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
+
+
+def _entry_rows(entry: ManifestEntry, manifest: Manifest, report: Report, answers: list[Answers]) -> list[Row]:
+    """The rows of one artefact."""
+    described = _described(entry)
+    if (baseline := _baseline(manifest, report)) is not None:
+        described = replace(
+            described,
+            file_gain=gain(ratios([(entry.size_bytes, baseline.size_bytes)])),
+            gzip_gain=gain(ratios([(entry.gzip_bytes, baseline.gzip_bytes)])),
+        )
+    rows = [
+        _case_row(described, manifest, report, index, answers)
+        for index, case in enumerate(report.job.cases)
+        if case.artefact == entry.sha256
+    ]
+    for refused in report.refused:
+        if refused.artefact == entry.sha256:
+            runtime, _, version = report.job.runtimes.get(refused.runtime, "").partition("==")
+            status = f"refused: {refused.reason}"
+            rows.append(replace(described, status=status, runtime=runtime or None, runtime_version=version or None))
+    return rows or [described]
+
+
+def _case_row(described: Row, manifest: Manifest, report: Report, index: int, answers: list[Answers]) -> Row:
+    """The row of one case."""
+    row = add_figures(described, manifest, report, index)
+    own = next((a for a in answers if _ran(a) == _ran(row)), None)
+    if own is not None:
+        row = _with_answers(row, own)
+    failure = next((block.reason for block in report.failed if block.case_index == index), None)
+    return replace(row, status=("forced, " if row.forced else "") + _status(row, failure))
 
 
 def _described(entry: ManifestEntry) -> Row:
@@ -205,85 +158,45 @@ def _described(entry: ManifestEntry) -> Row:
     return row
 
 
-def _measured(row: Row, entry: ManifestEntry, manifest: Manifest, report: Report, labels: Sequence[int]) -> Row:
-    """A row with what a job measured of its file."""
-    blocks = _blocks(report, entry.sha256)
-    latencies = [latency for block in blocks.values() for latency in block.latencies_ns]
-    end_to_end = [latency for block in blocks.values() for latency in block.end_to_end_ns]
-    correct = _correct(report, entry.sha256, labels)
-    low, high = (None, None) if correct is None else wilson_interval(correct, len(labels))
-    row = replace(
-        row,
-        target_correct=correct,
-        image_count=None if correct is None else len(labels),
-        target_accuracy_ratio=None if correct is None else correct / len(labels),
-        target_accuracy_low_ratio=low,
-        target_accuracy_high_ratio=high,
-        median_ns=median(latencies) if latencies else None,
-        p90_ns=p90(latencies),
-        end_to_end_median_ns=median(end_to_end) if end_to_end else None,
-        rss_anon_bytes=max((block.rss_anon_bytes for block in blocks.values()), default=0) or None,
-        runtime=_common(block.runtime for block in blocks.values()),
-        runtime_version=_common(block.runtime_version for block in blocks.values()),
-        threads=_common(block.threads for block in blocks.values()),
-        delegated_nodes=_common(block.delegated_nodes for block in blocks.values()),
-        total_nodes=_common(block.total_nodes for block in blocks.values()),
-        queries=len(latencies) or None,
-    )
-    row = _compared(row, blocks, manifest, report)
-    return replace(row, status=_status(row, entry.sha256, report))
+def _ran(part: Row | Answers) -> tuple[str | None, ...]:
+    return part.sha256, part.runtime, part.runtime_version
 
 
-def _compared(row: Row, blocks: Mapping[int, Block], manifest: Manifest, report: Report) -> Row:
-    """A row with its ratios to the baseline and, for a file stored sparse, to its dense twin."""
-    baseline = manifest.entries[0]
-    baseline_blocks = _blocks(report, baseline.sha256)
-    latencies = _round_ratios(blocks, baseline_blocks, lambda block: median(block.latencies_ns))
-    twin = next((entry for entry in manifest.entries if entry.dense_twin_of == row.sha256), None)
-    speedups = _round_ratios(
-        {} if twin is None else _blocks(report, twin.sha256), blocks, lambda block: median(block.latencies_ns)
-    )
+def _with_answers(row: Row, answers: Answers) -> Row:
+    """A row with the accuracy of its file in its runtime."""
     return replace(
         row,
-        ratio_to_float=median(latencies) if latencies else None,
-        file_gain=_gain(_ratios([(row.size_bytes, baseline.size_bytes)])),
-        gzip_gain=_gain(_ratios([(row.gzip_bytes, baseline.gzip_bytes)])),
-        memory_gain=_gain(_round_ratios(blocks, baseline_blocks, lambda block: block.rss_anon_bytes)),
-        latency_gain=_gain(latencies),
-        sparse_speedup_ratio=median(speedups) if speedups else None,
+        target_correct=answers.correct,
+        image_count=answers.image_count,
+        target_accuracy_ratio=answers.correct / answers.image_count,
+        target_accuracy_low_ratio=answers.low_ratio,
+        target_accuracy_high_ratio=answers.high_ratio,
+        accuracy_difference_ratio=answers.difference_ratio,
+        accuracy_difference_low_ratio=answers.difference_low_ratio,
+        accuracy_difference_high_ratio=answers.difference_high_ratio,
+        accuracy_p=answers.p,
+        accuracy_tie=answers.tie,
+        golden_difference=answers.golden_difference,
+        golden_tolerance=answers.golden_tolerance,
+        golden_within_tolerance=answers.golden_within_tolerance,
+        flips_host=answers.count_flips(HOST),
+        flips_host_pixels=answers.count_flips(HOST, PIXELS),
+        flips_host_kernels=answers.count_flips(HOST, KERNELS),
+        flips_baseline=answers.count_flips(BASELINE),
     )
 
 
-def _failure_row(failure: Failure) -> Row:
-    return Row(variant=failure.variant, sha256=None, status=f"failed: {failure.stage}: {failure.reason}")
-
-
-def _blocks(report: Report, sha256: str) -> dict[int, Block]:
-    """The blocks of one artefact by round."""
-    return {block.round_index: block for block in report.blocks if block.artefact == sha256}
-
-
-def _correct(report: Report, sha256: str, labels: Sequence[int]) -> int | None:
-    """Images whose largest score stands at their label; of equal scores the first counts, as in numpy's argmax."""
-    scores = next((scores.scores for scores in report.accuracy if scores.artefact == sha256), ())
-    if not scores:
-        return None
-    return sum(row.index(max(row)) == label for row, label in zip(scores, labels, strict=True))
-
-
-def _status(row: Row, sha256: str, report: Report) -> str:
-    """Why figures are missing, else why it must not be shipped, else ok."""
-    refused = refused_artefacts(report)
-    if sha256 in refused:
-        return f"refused: {refused[sha256]}"
-    reason = next((block.reason for block in report.failed if block.artefact == sha256), None)
-    if reason is not None:
-        return f"failed: {reason}"
-    if sha256 not in report.job.artefacts:
-        return "not run"
-    if row.target_correct is None:
+def _status(row: Row, failure: str | None) -> str:
+    """Why figures are missing, else why it must not be shipped, else how far its latency can be trusted."""
+    if failure is not None:
+        return f"failed: {failure}"
+    if row.target_correct is None or row.validity is None:
         return "failed: no scores in the report"
-    return "ok" if row.parity_passed is not False else f"parity failed: {_parity_failure(row)}"
+    if row.parity_passed is False:
+        return f"parity failed: {_parity_failure(row)}"
+    if not row.golden_within_tolerance:
+        return f"golden failed: scores differ by {row.golden_difference:.2g} ({row.golden_tolerance:.2g} allowed)"
+    return "throttle unknown" if row.validity == UNKNOWN else row.validity
 
 
 def _parity_failure(row: Row) -> str:
@@ -295,36 +208,11 @@ def _parity_failure(row: Row) -> str:
     return f"accuracy drops by {drop:.{digits}f} points ({allowed:.{digits}f} allowed); {equal:.1f} % equal answers"
 
 
-def _round_ratios(
-    blocks: Mapping[int, Block], others: Mapping[int, Block], figure: Callable[[Block], float]
-) -> list[float]:
-    """A figure as a multiple of another's in the rounds that have both: drift between rounds meets both sides."""
-    return _ratios((figure(blocks[index]), figure(others[index])) for index in sorted(blocks.keys() & others.keys()))
-
-
-def _ratios(pairs: Iterable[tuple[float | None, float | None]]) -> list[float]:
-    """Quotients; a figure that is missing or 0 has none."""
-    return [one / other for one, other in pairs if one and other]
-
-
-def _gain(ratios: Sequence[float]) -> float | None:
-    """How many times smaller or faster: `NO_GAIN` unless every ratio says so, None without any."""
-    if not ratios:
-        return None
-    gain = 1 / median(ratios)
-    return gain if max(ratios) < 1 and gain >= _SMALLEST_GAIN else NO_GAIN
-
-
 def _share(count: int, total: int) -> float | None:
     return count / total if total > 0 else None
 
 
-def _common(values: Iterable[Value | None]) -> Value | None:
-    """The value that all have, None if they differ or there are none."""
-    distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else None
-
-
-def _date(job_id: str) -> str | None:
+def job_date(job_id: str) -> str | None:
+    """When a job was made, by the host's clock ("2026-11-22 10:15"); None if its id does not say."""
     match = re.match(r"(\d{4})-?(\d\d)-?(\d\d)[-T_]?(\d\d):?(\d\d)", job_id)
     return "{}-{}-{} {}:{}".format(*match.groups()) if match else None

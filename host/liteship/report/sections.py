@@ -1,6 +1,7 @@
-"""What stands below the variants: which gain is real, the Keras models, and what sparse storage brings.
+"""The tables that stand below the rows: what is gained over the baseline at what accuracy, what happens around the
+invocation, the Keras models, which answers flipped, and what is taken for what.
 
-Pure functions from rows to text; `table` shows them in a terminal and as Markdown.
+Pure functions from a comparison to text; `table` shows them in a terminal and as Markdown.
 """
 
 from __future__ import annotations
@@ -8,8 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from liteship.report.rows import NO_GAIN, Row
-from liteship.report.text import MISSING, mebibytes, mebibytes_and_bytes, millions, percent, plain
+from liteship.report.accuracy import Answers
+from liteship.report.comparison import NO_GAIN, Comparison, Row
+from liteship.report.sentences import row_name, varying_settings
+from liteship.report.text import (
+    MISSING,
+    mebibytes,
+    mebibytes_and_bytes,
+    millions,
+    milliseconds,
+    percent,
+    plain,
+    points,
+    points_interval,
+    probability,
+)
+
+_MOST_LABELS = 10
+"""A confusion matrix of more labels is no table for a page; JSON has it."""
 
 
 @dataclass(frozen=True)
@@ -81,34 +98,90 @@ def keras_section(rows: Sequence[Row], *, exact: bool = False) -> Section:
     )
 
 
-def gains_section(rows: Sequence[Row], baseline: str) -> Section:
-    """How many times smaller or faster than the baseline each other artefact really is."""
+def against_section(comparison: Comparison) -> Section:
+    """How many times smaller or faster than the baseline each other row really is, and how its accuracy differs."""
+    baseline = comparison.header.baseline
+    first = next((row for row in comparison.rows if row.variant == baseline), None)
+    varying = varying_settings(comparison.rows)
     return Section(
-        f"Real gains over {plain(baseline)}",
-        ("variant", "file", "gzip", "memory", "latency"),
+        f"Real gains over {plain(baseline or '')}, and accuracy against it in points",
+        ("variant", "file", "gzip", "memory", "latency", "accuracy", "95 % interval", "p"),
         tuple(
-            (plain(row.variant), *map(_gain, (row.file_gain, row.gzip_gain, row.memory_gain, row.latency_gain)))
-            for row in rows
-            if row.file_gain is not None and row.variant != baseline
+            (
+                *(row_name(row, varying), _gain(row.file_gain), _gain(row.gzip_gain), _gain(row.memory_gain)),
+                "tie" if row.latency_tie else _gain(row.latency_gain),
+                points(row.accuracy_difference_ratio) + (" tie" if row.accuracy_tie else ""),
+                points_interval(row.accuracy_difference_low_ratio, row.accuracy_difference_high_ratio),
+                probability(row.accuracy_p),
+            )
+            for row in comparison.rows
+            if row.file_gain is not None and row is not first
         ),
     )
 
 
-def sparse_sentences(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each file that is stored sparse: may sparse kernels run it, and was it faster here."""
-    return [plain(f"{row.variant}: {_verdict(row)}; {_measured(row)}") for row in rows if row.stored_sparse]
+def process_section(rows: Sequence[Row]) -> Section:
+    """What a process takes beside the timed invocations, and how it was run."""
+    varying = varying_settings(rows)
+    return Section(
+        "Around the invocation",
+        (
+            *("variant", "init\nms", "first\nms", "warm-up\nms", "end to\nend ms", "memory\nMiB"),
+            *("cores\nused", "XNNPACK\nnodes"),
+        ),
+        tuple(
+            (
+                *(row_name(row, varying), milliseconds(row.init_ns), milliseconds(row.first_ns)),
+                *(milliseconds(row.warmup_ns), milliseconds(row.end_to_end_median_ns), mebibytes(row.rss_peak_bytes)),
+                MISSING if row.cores_used is None else f"{row.cores_used:.2f}",
+                MISSING if row.delegated_nodes is None else f"{row.delegated_nodes} of {row.total_nodes}",
+            )
+            for row in rows
+            if row.median_ns is not None
+        ),
+    )
 
 
-def _verdict(row: Row) -> str:
-    if row.sparse_eligible:
-        return f"eligible for sparse kernels ({row.sparse_holds_for})"
-    return f"not eligible for sparse kernels: {f'{row.sparse_layer}: ' if row.sparse_layer else ''}{row.sparse_reason}"
+def flips_section(answers: Sequence[Answers]) -> Section:
+    """Every image that is classified otherwise than by the host, or by the baseline, by its file name."""
+    return Section(
+        "Answers that differ",
+        (
+            "image",
+            "artefact",
+            "runtime",
+            "against",
+            "truth",
+            "expected",
+            "received",
+            "cause",
+            "largest pixel difference",
+        ),
+        tuple(
+            (
+                *(plain(flip.path), plain(own.variant), f"{own.runtime} {own.runtime_version}", flip.against),
+                *(plain(flip.label), plain(flip.expected), plain(flip.received), flip.cause or MISSING),
+                MISSING if flip.largest_pixel_difference is None else str(flip.largest_pixel_difference),
+            )
+            for own in answers
+            for flip in own.flips
+        ),
+    )
 
 
-def _measured(row: Row) -> str:
-    if row.sparse_speedup_ratio is None:
-        return "not measured against a dense twin here"
-    return f"measured {row.sparse_speedup_ratio:.2f}x against its dense twin here"
+def confusion_section(answers: Sequence[Answers]) -> Section:
+    """What is taken for what: a line for each artefact, runtime and true label; none where labels are too many."""
+    labels = tuple(plain(label) for label in answers[0].labels) if answers else ()
+    lines = [
+        (f"{plain(own.variant)}, {own.runtime} {own.runtime_version}", truth, *map(str, counts))
+        for own in answers
+        for truth, counts in zip(labels, own.confusion, strict=True)
+    ]
+    return Section(
+        "What is taken for what",
+        ("artefact", "truth", *labels),
+        tuple(lines) if len(labels) <= _MOST_LABELS else (),
+    )
 
 
 def _gain(gain: float | None) -> str:

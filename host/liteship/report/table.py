@@ -1,8 +1,9 @@
-"""The comparison table for terminal, Markdown, CSV and JSON.
+"""The comparison for terminal, Markdown, CSV and JSON.
 
 Terminal and Markdown round for the reader; CSV and JSON keep every number as it is, in the unit its name says. A figure
-that does not exist is an en dash (nothing in CSV, null in JSON) and the status says why. A narrow terminal stacks two
-figures in one cell instead of cutting any. Below the variants stand the sections of `sections`.
+that does not exist is an en dash (nothing in CSV, null in JSON) and the status says why. Where a terminal is too narrow
+for one line a row, figures are stacked in one cell instead of cutting any. Below the rows stand the tables of
+`sections` and the sentences of `sentences`.
 """
 
 from __future__ import annotations
@@ -13,42 +14,81 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from liteship.report.rows import Header, Row
-from liteship.report.sections import Section, gains_section, keras_lines, keras_section, sparse_sentences
+from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.sections import (
+    Section,
+    against_section,
+    confusion_section,
+    flips_section,
+    keras_lines,
+    keras_section,
+    process_section,
+)
+from liteship.report.sentences import (
+    flip_sentences,
+    forced_sentence,
+    plausibility_sentences,
+    row_name,
+    setting_texts,
+    sparse_sentences,
+    validity_sentences,
+    varying_settings,
+)
 from liteship.report.text import (
     MISSING,
     count,
+    cpu_list,
     interval,
     mebibytes,
     mebibytes_and_bytes,
     millions,
     milliseconds,
+    milliseconds_within,
+    multiple,
+    multiple_interval,
     percent,
     plain,
 )
 from liteship.stats import P90_MIN_QUERIES
 
-JSON_SCHEMA_VERSION = 2
+JSON_SCHEMA_VERSION = 3
 
-_WIDE_COLUMNS = 130
 _NARROW_COLUMNS = 80
-_CAPTIONS = {"loopback": "this computer, not a board"}
-_STATUS_STYLES = {"ok": "green", "parity failed": "red", "failed": "red", "refused": "yellow", "not run": "dim"}
-# Room for "refused" and "not run"; "parity failed" takes two lines.
-_STATUS_WIDTH = 7
+_UNLIMITED = 10_000
+_CAPTIONS = {
+    "loopback": "this computer, not a board",
+    "emulated": "an emulated machine: its milliseconds say nothing about a board",
+}
+_STATUS_STYLES = {
+    "valid": "green",
+    "repeated": "green",
+    "throttle unknown": "yellow",
+    "unstable": "yellow",
+    "refused": "yellow",
+    "parity failed": "red",
+    "golden failed": "red",
+    "failed": "red",
+    "not run": "dim",
+}
+_FORCED = "forced, "
+# Room for "repeated" and "throttle" over "unknown".
+_STATUS_WIDTH = 8
+_SETTING_TITLES = {"threads": "threads", "cpus": "CPUs", "runtime": "runtime"}
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The figures of one row as text; `size` and `gzip` in MiB, `median` and `p90` in ms."""
+    """The figures of one row as text; `size` and `gzip` in MiB, latencies in ms; `settings` by name, what varies."""
 
     variant: str
+    settings: dict[str, str]
     sparsity: str
     size: str
     gzip: str
@@ -58,75 +98,109 @@ class _Cells:
     multiply_adds: str
     median: str
     p90: str
+    p90_bound: str
     ratio: str
+    ratio_interval: str
     status: str
 
 
-def render_terminal(rows: Sequence[Row], header: Header, console: Console) -> None:
-    """Print the table in the console's width: from 130 columns on one line a row, below that two, never below 80."""
-    cells = [_cells(row) for row in rows]
-    for line in _heading(header):
+def render_terminal(comparison: Comparison, console: Console) -> None:
+    """Print the table in the console's width: one line a row where that fits, else stacked, never below 80 columns."""
+    varying = varying_settings(comparison.rows)
+    cells = [_cells(row, varying) for row in comparison.rows]
+    for line in _heading(comparison.header):
         console.print(Text(line, style="bold"))
+    if forced := forced_sentence(comparison.header):
+        console.print(Text(forced, style="bold yellow"))
     console.print()
-    wide = console.width >= _WIDE_COLUMNS
-    _print_table(_wide_table(cells) if wide else _narrow_table(cells), console)
-    if not wide:
-        # The reasons that a narrow table has no room for.
-        _print_lines([f"{row.variant} {row.status}" for row in cells if ": " in row.status], console)
-    for section in _sections(rows, header):
+    wide = _wide_table(cells, varying)
+    fits = console.measure(wide, options=console.options.update(width=_UNLIMITED)).maximum <= console.width
+    wide.columns[-1].max_width = None  # What is left over is the status's.
+    _print_table(wide if fits else _narrow_table(cells), console)
+    reasons = [f"{row_name(row, varying)} {plain(row.status)}" for row in comparison.rows if ": " in row.status]
+    _print_lines([*reasons, *validity_sentences(comparison)], console)
+    for section in _filled(
+        against_section(comparison), process_section(comparison.rows), keras_section(comparison.rows)
+    ):
         console.print(Text(section.title, style="bold"))
         _print_table(_section_table(section), console)
-    _print_lines(sparse_sentences(rows), console)
-    for note in _notes(header):
+    _print_lines(_closing_sentences(comparison), console)
+    for note in _notes(comparison.header):
         console.print(Text(note, style="dim"))
 
 
-def render_markdown(rows: Sequence[Row], header: Header) -> str:
-    """The table as GitHub-flavored Markdown, with exact bytes beside the MiB."""
+def render_markdown(comparison: Comparison) -> str:
+    """The table as GitHub-flavored Markdown, with exact bytes beside the MiB, flips and confusion matrices."""
+    varying = varying_settings(comparison.rows)
     titles = (
-        *("variant", "sparsity", "size MiB (bytes)", "gzip MiB (bytes)", "accuracy on target (95 % interval)"),
-        *("accuracy on host", "M mult-adds", "median ms", "p90 ms", "x float", "status"),
+        *("variant", *(_SETTING_TITLES[name] for name in varying), "sparsity", "size MiB (bytes)", "gzip MiB (bytes)"),
+        *("accuracy on target (95 % interval)", "accuracy on host", "M mult-adds", "median ms (95 % interval)"),
+        *("p90 ms", "p90 bound ms", "x float (95 % interval)", "status"),
     )
-    lines = [_escape(" · ".join(_heading(header))), "", _markdown_line(titles)]
+    lines = [_escape(" · ".join(_heading(comparison.header))), "", _markdown_line(titles)]
+    if forced := forced_sentence(comparison.header):
+        lines[1:1] = ["", f"**{_escape(forced)}**"]
     lines.append(_markdown_line([":--", *["--:"] * (len(titles) - 2), ":--"]))
-    lines += [_markdown_line([_escape(cell) for cell in _markdown_cells(row)]) for row in rows]
-    for section in _sections(rows, header, exact=True):
-        lines += ["", _escape(section.title), "", _markdown_line(section.columns)]
+    lines += [_markdown_line(map(_escape, _markdown_cells(row, varying))) for row in comparison.rows]
+    sentences = validity_sentences(comparison)
+    lines += ["", *(f"- {_escape(text)}" for text in sentences)] if sentences else []
+    for section in _filled(
+        against_section(comparison),
+        process_section(comparison.rows),
+        keras_section(comparison.rows, exact=True),
+        flips_section(comparison.answers),
+        confusion_section(comparison.answers),
+    ):
+        lines += [
+            "",
+            _escape(section.title),
+            "",
+            _markdown_line([_escape(title.replace("\n", " ")) for title in section.columns]),
+        ]
         lines.append(_markdown_line([":--", *["--:"] * (len(section.columns) - 1)]))
         lines += [_markdown_line(map(_escape, line)) for line in section.lines]
-    sentences = sparse_sentences(rows)
-    lines += ["", *(f"- {_escape(text)}" for text in [*sentences, *_notes(header)])]
-    return "\n".join(lines) + "\n"
+    notes = [*_closing_sentences(comparison), *_notes(comparison.header)]
+    return "\n".join([*lines, "", *(f"- {_escape(text)}" for text in notes)]) + "\n"
 
 
-def render_csv(rows: Sequence[Row], header: Header) -> str:
-    """One line per row, columns named as the fields of `Row`, exact numbers, nothing where there is no figure."""
+def render_csv(comparison: Comparison) -> str:
+    """One line per row, columns named as the fields of `Row`, exact numbers, nothing where there is no figure.
+
+    CPUs stand as 0-3, several reasons in one cell between semicolons.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    header = comparison.header
     writer.writerow(["target", "job_id", *(field.name for field in dataclasses.fields(Row))])
-    writer.writerows([header.target, header.job_id, *dataclasses.astuple(row)] for row in rows)
+    for row in comparison.rows:
+        cells = {**dataclasses.asdict(row), "cpus": "" if row.cpus is None else cpu_list(row.cpus)}
+        cells |= {"reasons": "; ".join(row.reasons), "peak_reasons": "; ".join(row.peak_reasons)}
+        writer.writerow([header.target, header.job_id, *cells.values()])
     return out.getvalue()
 
 
-def render_json(rows: Sequence[Row], header: Header) -> str:
+def render_json(comparison: Comparison) -> str:
     """One object: schema_version, target, caption, job (the other fields of `Header`), rows (the fields of `Row`),
-    keras_models (the fields of `KerasLine`).
+    answers (the fields of `Answers`: confusion matrices and flips), keras_models (the fields of `KerasLine`).
     """
-    job = dataclasses.asdict(header)
-    document = {
+    job = dataclasses.asdict(comparison.header)
+    document: dict[str, Any] = {
         "schema_version": JSON_SCHEMA_VERSION,
         "target": job.pop("target"),
-        "caption": _CAPTIONS.get(header.target),
+        "caption": _CAPTIONS.get(comparison.header.target),
         "job": job,
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "keras_models": [dataclasses.asdict(line) for line in keras_lines(rows)],
+        "rows": [dataclasses.asdict(row) for row in comparison.rows],
+        "answers": [dataclasses.asdict(answers) for answers in comparison.answers],
+        "keras_models": [dataclasses.asdict(line) for line in keras_lines(comparison.rows)],
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _cells(row: Row) -> _Cells:
+def _cells(row: Row, varying: Sequence[str]) -> _Cells:
+    ratio_interval = multiple_interval(row.ratio_low, row.ratio_high)
     return _Cells(
         variant=plain(row.variant),
+        settings=setting_texts(row, varying),
         sparsity=percent(row.achieved_sparsity),
         size=mebibytes(row.size_bytes),
         gzip=mebibytes(row.gzip_bytes),
@@ -134,50 +208,57 @@ def _cells(row: Row) -> _Cells:
         interval=interval(row.target_accuracy_low_ratio, row.target_accuracy_high_ratio),
         host_accuracy=percent(row.host_accuracy_ratio),
         multiply_adds=millions(row.multiply_adds),
-        median=milliseconds(row.median_ns),
+        median=milliseconds_within(row.median_ns, row.median_low_ns, row.median_high_ns),
         p90=milliseconds(row.p90_ns),
-        ratio=MISSING if row.ratio_to_float is None else f"{row.ratio_to_float:.2f}",
+        p90_bound=milliseconds(row.p90_bound_ns),
+        ratio=multiple(row.ratio_to_baseline),
+        # The baseline is one times itself, without an interval.
+        ratio_interval=MISSING if row.latency_tie is None else ratio_interval + (" tie" if row.latency_tie else ""),
         status=plain(row.status),
     )
 
 
-def _wide_table(rows: Iterable[_Cells]) -> Table:
+def _wide_table(rows: Iterable[_Cells], varying: Sequence[str]) -> Table:
     table = _empty_table(
-        *("sparsity", "size\nMiB", "gzip\nMiB", "accuracy\non target", "95 %\ninterval", "accuracy\non host"),
-        *("M mult-\nadds", "median\nms", "p90\nms", "x float"),
+        "ignore",
+        *(_SETTING_TITLES[name] for name in varying),
+        *("spar-\nsity", "size\nMiB", "gzip\nMiB", "accuracy", "95 %\ninterval", "on\nhost"),
+        *("mult-\nadds M", "median\nms", "p90\nms", "p90\nbound", "x\nfloat", "95 %\ninterval"),
     )
     for row in rows:
+        settings = [_short(row.settings.get(name, MISSING)) for name in varying]
         figures = (row.sparsity, row.size, row.gzip, row.accuracy, row.interval, row.host_accuracy, row.multiply_adds)
-        table.add_row(Text(row.variant), *figures, row.median, row.p90, row.ratio, _status_text(row.status, row.status))
+        latencies = (row.median, row.p90, row.p90_bound, row.ratio, row.ratio_interval)
+        table.add_row(Text(row.variant), *settings, *figures, *latencies, _status_text(row.status))
     return table
 
 
 def _narrow_table(rows: Iterable[_Cells]) -> Table:
     table = _empty_table(
-        "spar-\nsity", "size\ngzip\nMiB", "accuracy\n95 %\ninterval", "on\nhost", "median\np90\nms", "x\nfloat"
+        "fold",
+        *("spar-\nsity", "size\ngzip\nMiB", "accuracy\ninterval\non host"),
+        *("median\np90\nbound ms", "x float\n95 %\ninterval"),
     )
-    table.columns[-1].max_width = _STATUS_WIDTH
     for row in rows:
         table.add_row(
-            Text(row.variant),
+            Text("\n".join([row.variant, *row.settings.values()])),
             row.sparsity,
             _stacked(row.size, row.gzip),
-            _stacked(row.accuracy, row.interval),
-            row.host_accuracy,
-            _stacked(row.median, row.p90),
-            row.ratio,
-            _status_text(row.status, _status_word(row.status)),
+            _stacked(row.accuracy, row.interval, row.host_accuracy),
+            _stacked(row.median, row.p90, row.p90_bound),
+            _stacked(row.ratio, *row.ratio_interval.split(" ")),
+            _status_text(row.status),
         )
     return table
 
 
-def _empty_table(*figures: str) -> Table:
-    """Names and reasons, as the widest columns, give way to the figures."""
+def _empty_table(names: Literal["fold", "ignore"], *figures: str) -> Table:
+    """Status words, and names where they may be folded, give way to the figures."""
     table = _bare_table()
-    table.add_column("variant", overflow="fold")
+    table.add_column("variant", overflow=names, no_wrap=names == "ignore")
     for title in figures:
-        table.add_column(title, justify="right", min_width=max(map(len, title.split("\n"))))
-    table.add_column("status", overflow="fold", min_width=_STATUS_WIDTH)
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("status", overflow="fold", min_width=_STATUS_WIDTH, max_width=_STATUS_WIDTH)
     return table
 
 
@@ -185,9 +266,8 @@ def _bare_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _sections(rows: Sequence[Row], header: Header, *, exact: bool = False) -> list[Section]:
+def _filled(*sections: Section) -> list[Section]:
     """Those that have something to say."""
-    sections = (gains_section(rows, header.baseline or ""), keras_section(rows, exact=exact))
     return [section for section in sections if section.lines]
 
 
@@ -197,22 +277,29 @@ def _section_table(section: Section) -> Table:
     name_title, *titles = section.columns
     table.add_column(name_title, overflow="fold")
     for title in titles:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for name, *figures in section.lines:
         table.add_row(Text(name), *figures)
     return table
 
 
-def _stacked(upper: str, lower: str) -> str:
-    return upper if upper == lower == MISSING else f"{upper}\n{lower}"
+def _stacked(*figures: str) -> str:
+    """Figures under each other; those that end in missing ones are cut."""
+    shown = list(figures)
+    while len(shown) > 1 and shown[-1] == MISSING:
+        shown.pop()
+    return "\n".join(shown)
 
 
-def _status_word(status: str) -> str:
-    return status.partition(":")[0]
+def _short(setting: str) -> str:
+    """A setting under its title: without the word that stands there."""
+    return setting.removeprefix("CPUs ").removesuffix(" threads").removesuffix(" thread")
 
 
-def _status_text(status: str, shown: str) -> Text:
-    return Text(shown, style=_STATUS_STYLES.get(_status_word(status), ""))
+def _status_text(status: str) -> Text:
+    """Its words; the reason stands below the table."""
+    word = status.partition(":")[0]
+    return Text(word, style=_STATUS_STYLES.get(word.removeprefix(_FORCED), ""))
 
 
 def _print_table(table: Table, console: Console) -> None:
@@ -230,15 +317,24 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 
 
 def _heading(header: Header) -> tuple[str, str]:
-    """What was measured, and how."""
+    """What was measured, and how; what differs between the rows stands in them."""
     caption = _CAPTIONS.get(header.target)
-    runtime = f"{header.runtime} {header.runtime_version}" if header.runtime else "no runtime"
     machine = (f"{header.target} ({caption})" if caption else header.target, header.board or "unknown board")
-    conditions = (
-        *(runtime, count(header.threads, "thread"), f"tier {header.tier}", count(header.image_count, "image")),
-        header.date or f"job {header.job_id}",
+    settings = (
+        f"{header.runtime} {header.runtime_version}" if header.runtime else "",
+        "" if header.threads is None else count(header.threads, "thread"),
+        f"CPUs {cpu_list(header.cpus)}" if header.cpus else "",
     )
-    return plain(" · ".join(machine)), plain(" · ".join(conditions))
+    conditions = (f"tier {header.tier}", count(header.image_count, "image"), header.date or f"job {header.job_id}")
+    return plain(" · ".join(machine)), plain(" · ".join([*filter(None, settings), *conditions]))
+
+
+def _closing_sentences(comparison: Comparison) -> list[str]:
+    return [
+        *plausibility_sentences(comparison.rows),
+        *flip_sentences(comparison),
+        *sparse_sentences(comparison.rows),
+    ]
 
 
 def _notes(header: Header) -> list[str]:
@@ -246,21 +342,31 @@ def _notes(header: Header) -> list[str]:
     return [
         "sparsity: share of zero weights in the file. MiB: 1,048,576 bytes; gzip -9.",
         "accuracy: on the target, 95 % Wilson interval; on host: same file, all images.",
-        f"median, p90: latency of one invocation, one image; p90 from {P90_MIN_QUERIES} queries on.",
+        "median, p90: latency of one invocation, one image; ±: half of the 95 % interval.",
+        f"p90, bound (which it keeps to at 99 % confidence): from {P90_MIN_QUERIES} queries on.",
         f"x float: latency as a multiple of {baseline}'s in the same rounds.",
+        "tie: the 95 % interval holds no difference. p: exact McNemar test.",
         "mult-adds: multiply-adds of one inference. removed: share of all filters.",
-        "real gains: times smaller or faster; memory and latency only if in every round.",
+        "real gains: times smaller or faster, from 1.05 on; memory: if in every round.",
+        "latency gain: only where the whole interval of x float is below 1.",
+        "warm-up: until latency stays. end to end: from an image file to its scores.",
     ]
 
 
-def _markdown_cells(row: Row) -> tuple[str, ...]:
-    cells = _cells(row)
-    accuracy = cells.accuracy if cells.interval == MISSING else f"{cells.accuracy} ({cells.interval})"
+def _markdown_cells(row: Row, varying: Sequence[str]) -> tuple[str, ...]:
+    cells = _cells(row, varying)
+    low, high = milliseconds(row.median_low_ns), milliseconds(row.median_high_ns)
     return (
-        *(cells.variant, cells.sparsity, mebibytes_and_bytes(row.size_bytes)),
-        *(mebibytes_and_bytes(row.gzip_bytes), accuracy, cells.host_accuracy),
-        *(cells.multiply_adds, cells.median, cells.p90, cells.ratio, cells.status),
+        *(cells.variant, *(_short(cells.settings.get(name, MISSING)) for name in varying), cells.sparsity),
+        *(mebibytes_and_bytes(row.size_bytes), mebibytes_and_bytes(row.gzip_bytes)),
+        *(_with(cells.accuracy, cells.interval), cells.host_accuracy, cells.multiply_adds),
+        _with(milliseconds(row.median_ns), MISSING if row.median_low_ns is None else f"{low}–{high}"),
+        *(cells.p90, cells.p90_bound, _with(cells.ratio, cells.ratio_interval), cells.status),
     )
+
+
+def _with(figure: str, its_interval: str) -> str:
+    return figure if its_interval == MISSING else f"{figure} ({its_interval})"
 
 
 def _markdown_line(cells: Iterable[str]) -> str:

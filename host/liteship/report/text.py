@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MISSING = "–"
 
@@ -17,6 +18,19 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def cpu_list(cpus: Sequence[int] | None) -> str:
+    """CPUs as Linux lists them: 0-3, or 0,2,4-7."""
+    if not cpus:
+        return MISSING
+    groups: list[list[int]] = []
+    for cpu in cpus:
+        if groups and cpu == groups[-1][-1] + 1:
+            groups[-1].append(cpu)
+        else:
+            groups.append([cpu])
+    return ",".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)
+
+
 def percent(ratio: float | None) -> str:
     """A share of 0 to 1 in percent, with one decimal."""
     return MISSING if ratio is None else f"{100 * ratio:.1f} %"
@@ -25,6 +39,36 @@ def percent(ratio: float | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Two shares in percent, without the sign."""
     return MISSING if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def points(ratio: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign and one decimal."""
+    if ratio is None:
+        return MISSING
+    rounded = round(100 * ratio, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def points_interval(low: float | None, high: float | None) -> str:
+    """Two differences in percentage points."""
+    return MISSING if low is None or high is None else f"{points(low)} to {points(high)}"
+
+
+def probability(p: float | None) -> str:
+    """The p of a test, with two decimals, or three where it is small."""
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def multiple(ratio: float | None) -> str:
+    """How many times as much, with two decimals, or three below a tenth."""
+    return MISSING if ratio is None else f"{ratio:.{2 if ratio >= 0.0995 else 3}f}"
+
+
+def multiple_interval(low: float | None, high: float | None) -> str:
+    """Two multiples."""
+    return MISSING if low is None or high is None else f"{multiple(low)}–{multiple(high)}"
 
 
 def mebibytes(size_bytes: int | None) -> str:
@@ -45,6 +89,16 @@ def millions(count: int | None) -> str:
 def milliseconds(latency_ns: float | None) -> str:
     """A latency in ms, with three digits."""
     return MISSING if latency_ns is None else three_digits(latency_ns / 1e6)
+
+
+def milliseconds_within(latency_ns: float | None, low_ns: float | None, high_ns: float | None) -> str:
+    """A latency in ms with the larger half of its interval, rounded up: 1.54 ±0.02."""
+    text = milliseconds(latency_ns)
+    if latency_ns is None or low_ns is None or high_ns is None:
+        return text
+    steps = 10 ** len(text.partition(".")[2])
+    half = math.ceil(max(high_ns - latency_ns, latency_ns - low_ns, 0.0) / 1e6 * steps) / steps
+    return f"{text} ±{half:.{len(str(steps)) - 1}f}"
 
 
 def three_digits(value: float) -> str:

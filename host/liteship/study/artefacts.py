@@ -17,9 +17,10 @@ import numpy as np
 
 from liteship import convert, flatbuffer
 from liteship.compress.magnitude import zero_weights
-from liteship.errors import ConversionError
+from liteship.errors import ConversionError, DataError
 from liteship.evaluate import HostModel, compare, golden_tolerance, keras_scores
 from liteship.own import model as own_model
+from liteship.predictions import Predictions, read_predictions, write_predictions
 from liteship.recipe import Variant
 from liteship.study.context import Context
 from liteship.study.keyed import file_sha256, gzip_bytes, make_key, read_facts, write_facts
@@ -95,7 +96,13 @@ class Artefacts:
             return None
         golden = self.golden_path(entry.golden.sha256)
         is_whole = file_sha256(path) == entry.sha256 and golden.exists()
-        return entry if is_whole and file_sha256(golden) == entry.golden.sha256 else None
+        if not is_whole or file_sha256(golden) != entry.golden.sha256:
+            return None
+        try:
+            read_predictions(self.context.folder, entry.sha256)
+        except DataError:
+            return None
+        return entry
 
     # --- making ---
 
@@ -154,12 +161,14 @@ class Artefacts:
         golden = host_model.golden(images.validation, scores)
         golden_sha256 = hashlib.sha256(golden).hexdigest()
         write_atomic(self.golden_path(golden_sha256), golden)
+        sha256 = hashlib.sha256(content).hexdigest()
+        write_predictions(context.folder, sha256, Predictions.of(scores, images.validation))
         correct = int((scores.argmax(axis=1) == images.validation_labels).sum())
         runtime = host_model.model.runtime
         reference = self._reference_scores(variant, context.activation)
         entry = ManifestEntry(
             variant=name,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=sha256,
             size_bytes=len(content),
             gzip_bytes=gzip_bytes(content),
             requested_sparsity=variant.sparsity,

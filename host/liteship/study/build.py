@@ -59,7 +59,7 @@ def build_study(
     except LiteshipError:
         _remove_unfinished(context)
         raise
-    for name in ("keras", "artefacts", "golden"):
+    for name in ("keras", "artefacts", "golden", "predictions"):
         (context.folder / name).mkdir(parents=True, exist_ok=True)
     write_atomic(
         context.folder / "recipe.toml", tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True)).encode()
@@ -141,11 +141,15 @@ def _remove_leftovers(context: Context, manifest: Manifest) -> None:
             path.unlink()
     variants = {entry.variant for entry in manifest.entries}
     goldens = {entry.golden.sha256 for entry in manifest.entries}
+    artefacts = {entry.sha256 for entry in manifest.entries}
     for path in (context.folder / "artefacts").iterdir():
         if path.name.split(".tflite")[0] not in variants:
             path.unlink()
     for path in (context.folder / "golden").iterdir():
         if path.stem not in goldens:
+            path.unlink()
+    for path in (context.folder / "predictions").iterdir():
+        if path.stem not in artefacts:
             path.unlink()
 
 

@@ -1,0 +1,438 @@
+"""What measuring costs: blocks of the agent beside `litert-benchmark`, the accuracy pass beside its lower bound.
+
+    python benchmarks/overhead.py --data IMAGES --output models/overhead > benchmarks/results/overhead.md
+
+Both sides time the same file with one thread on one CPU, in turns: pair 1 starts with the agent, pair 2 with
+`litert-benchmark`, and so on. The agent's side is a worker process exactly as a job starts it. The files are made
+here, with random weights, unless --model gives others. Markdown goes to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import io
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liteship.data import Dataset, find_images
+from liteship.images import write_validation_archive
+from liteship.stats import median
+from liteship_agent.images import Images
+from liteship_agent.job import Case, Job, Limits, Tier
+from liteship_agent.manifest import (
+    Golden,
+    HostAccuracy,
+    InputContract,
+    Lineage,
+    Manifest,
+    ManifestEntry,
+    OutputContract,
+    SparseVerdict,
+)
+from liteship_agent.postprocess import to_scores
+from liteship_agent.records import dumps, write_record
+from liteship_agent.release import (
+    MANIFEST,
+    VALIDATION,
+    InstalledRelease,
+    Release,
+    ReleaseFile,
+    ReleaseRuntime,
+    artefact_path,
+    golden_path,
+)
+from liteship_agent.runtime import Model, available_runtime
+from liteship_agent.system import environment
+from liteship_agent.watch import agent_command, python_with_agent, run_worker
+
+PEER = "litert-benchmark"
+RUNTIME = "site"
+IMAGES = 1000
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model that is made here; `runs` of both sides, and whether the ratio of medians has a bar."""
+
+    architecture: str
+    alpha: float
+    size: int
+    runs: int
+    has_bar: bool
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        return f"{self.architecture} {self.alpha} at {self.size}"
+
+
+NETWORKS = (
+    Network("mobilenet_v2", 1.0, 96, 500, True),
+    Network("vgg16", 1.0, 112, 50, True),
+    Network("mobilenet_v2", 0.35, 96, 500, False),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One file to time.
+
+    Args:
+        name: Of the model.
+        path: The .tflite file.
+        entry: Its place in the release.
+        runs: Timed invocations of each side.
+        has_bar: Whether the ratio is required to be within 0.97 and 1.03.
+    """
+
+    name: str
+    path: Path
+    entry: ManifestEntry
+    runs: int
+    has_bar: bool
+
+
+# --- files and a release of them ---
+
+
+def make_file(network: Network, folder: Path) -> Path:
+    """The .tflite file of a network with random weights, made once."""
+    path = folder / f"{network.architecture}-{network.alpha}-{network.size}.tflite"
+    if not path.exists():
+        from liteship.architectures import build_model
+        from liteship.convert import convert, export
+        from liteship.recipe import ConvertSettings, ModelSettings
+
+        say(f"making {path.name}")
+        settings = ModelSettings(
+            architecture=network.architecture, alpha=network.alpha, input=(network.size, network.size)
+        )
+        with tempfile.TemporaryDirectory() as saved:
+            export(build_model(settings, 2), Path(saved))
+            path.write_bytes(convert(Path(saved), "none", (), ConvertSettings()))
+    return path
+
+
+def describe(name: str, content: bytes) -> tuple[ManifestEntry, bytes]:
+    """A manifest entry for a file of which only input and output are known, and its golden outputs."""
+    model = Model(content, 1, name)
+    _, height, width, _ = model.input_shape
+    pixels = InputContract(height, width, "rgb", "crop", "area", (127.5,) * 3, (127.5,) * 3)
+    pixels = replace(pixels, **_quantization(model.input))
+    units = int(model.output["shape"][-1])
+    output = replace(OutputContract("sigmoid" if units == 1 else "softmax"), **_quantization(model.output))
+    inputs = np.zeros((1, height, width, 3), pixels.dtype)
+    golden = io.BytesIO()
+    np.savez(golden, inputs=inputs, scores=to_scores(model.run(inputs), output))
+    entry = ManifestEntry(
+        variant=name.replace(" ", "_"),
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        gzip_bytes=len(content),
+        requested_sparsity=0.0,
+        achieved_sparsity=0.0,
+        sparsity_by_layer=(),
+        keras=None,
+        multiply_adds=0,
+        operators=(),
+        minimum_runtime=None,
+        sparse_verdict=SparseVerdict(False, None, "not looked at", ""),
+        dense_twin_of=None,
+        parity=None,
+        input=pixels,
+        output=output,
+        calibration=None,
+        host_accuracy=HostAccuracy(0, 0, ""),
+        golden=Golden(hashlib.sha256(golden.getvalue()).hexdigest(), {model.runtime.name: 1.0}),
+        lineage=Lineage("", "", None, 0, {}),
+    )
+    return entry, golden.getvalue()
+
+
+def _quantization(details: dict[str, Any]) -> dict[str, Any]:
+    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"]).name
+    return {"dtype": dtype} if dtype == "float32" else {"dtype": dtype, "scale": scale, "zero_point": zero_point}
+
+
+def install(folder: Path, files: Sequence[tuple[str, bytes]], dataset: Dataset) -> InstalledRelease:
+    """A liteship folder with one release of these files, as a deploy leaves it."""
+    contents: dict[str, bytes] = {}
+    entries = []
+    for name, content in files:
+        entry, golden = describe(name, content)
+        entries.append(entry)
+        contents[artefact_path(entry.variant)] = content
+        contents[golden_path(entry.golden.sha256)] = golden
+    validation = write_validation_archive(dataset, folder / VALIDATION)
+    contents[VALIDATION] = (folder / VALIDATION).read_bytes()
+    manifest = Manifest(Manifest.SCHEMA_VERSION, "overhead", dataset.classes, tuple(entries), (), validation)
+    contents[MANIFEST] = dumps(manifest)
+    record = Release(
+        schema_version=Release.SCHEMA_VERSION,
+        study="overhead",
+        runtimes=(ReleaseRuntime(RUNTIME, ""),),
+        files=tuple(ReleaseFile(path, hashlib.sha256(content).hexdigest()) for path, content in contents.items()),
+    )
+    release = InstalledRelease(folder, record.release_id())
+    for path, content in contents.items():
+        (release.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (release.path / path).write_bytes(content)
+    write_record(record, release.path / "release.json")
+    (folder / "runtimes").mkdir()
+    (folder / "runtimes" / RUNTIME).symlink_to(sysconfig.get_path("platlib"))
+    return release
+
+
+# --- both sides ---
+
+
+def run_agent(release: InstalledRelease, artefact: str, cpus: Sequence[int], **changes: Any) -> dict[str, Any]:
+    """The result of one worker process."""
+    request = {
+        "folder": str(release.folder),
+        "release_id": release.release_id,
+        "artefact": artefact,
+        "runtime": RUNTIME,
+        "threads": 1,
+        "cpus": list(cpus),
+        "min_queries": 1,
+        "min_seconds": 0.0,
+        "max_seconds": 600.0,
+        "seed": 0,
+        "limit": None,
+        "with_scores": False,
+        "end_to_end": False,
+        **changes,
+    }
+    outcome = run_worker(agent_command(release.runtime(RUNTIME), "worker"), request, 600.0, lambda process: None)
+    if outcome.result is None:
+        raise RuntimeError(outcome.reason)
+    return outcome.result
+
+
+def run_peer(path: Path, runs: int, cpu: int) -> float:
+    """Median milliseconds as `litert-benchmark` reports them, rounded by it to 0.01 ms."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as result:
+        command = [str(Path(sys.executable).with_name(PEER)), "--model", str(path), "--num_threads", "1"]
+        subprocess.run(
+            [*command, "--num_runs", str(runs), "--result_json", result.name],
+            preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
+            capture_output=True,
+            check=True,
+        )
+        return float(json.load(result)["latency"]["median_ms"])
+
+
+def pairs(release: InstalledRelease, subject: Subject, count: int, cpu: int) -> Iterator[tuple[float, float, dict]]:
+    """Medians of agent and peer in milliseconds, and the agent's whole block; the first side alternates."""
+    for index in range(count):
+
+        def agent() -> dict[str, Any]:
+            return run_agent(release, subject.entry.sha256, [cpu], min_queries=subject.runs)
+
+        block = agent() if index % 2 == 0 else None
+        theirs = run_peer(subject.path, subject.runs, cpu)
+        block = block or agent()
+        yield median(block["latencies_ns"]) / 1e6, theirs, block
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, and the narrowest pair of order statistics that holds it with at least 95 % confidence.
+
+    The number of values below the true median is binomial with probability 1/2.
+    """
+    ordered, count = sorted(values), len(values)
+    below = [sum(math.comb(count, k) for k in range(rank + 1)) / 2**count for rank in range(count)]
+    rank = max((rank for rank in range(count // 2) if below[rank] <= 0.025), default=0)
+    return median(values), ordered[rank], ordered[count - 1 - rank]
+
+
+# --- sections ---
+
+
+def ratios_section(release: InstalledRelease, subjects: Sequence[Subject], count: int, cpu: int) -> Iterator[str]:
+    """Every pair, and the medians of the paired ratios."""
+    rows, summary = [], []
+    for subject in subjects:
+        ratios, outside = [], []
+        for number, (ours, theirs, block) in enumerate(pairs(release, subject, count, cpu), 1):
+            say(f"{subject.name}: pair {number} of {count}: {ours:.3f} {theirs:.2f} ms")
+            ratios.append(ours / theirs)
+            outside.append(1 - sum(block["latencies_ns"]) / block["loop_ns"])
+            rows.append(f"| {subject.name} | {number} | {ours:.3f} | {theirs:.2f} | {ratios[-1]:.3f} |")
+        center, low, high = median_interval(ratios)
+        verdict = ("yes" if 0.97 <= center <= 1.03 else "no") if subject.has_bar else "no bar"
+        summary.append(
+            f"| {subject.name} | {subject.runs} | {center:.3f} | {low:.3f}–{high:.3f} | {verdict} "
+            f"| {100 * median(outside):.1f} % |"
+        )
+    yield f"## Blocks beside {PEER}\n"
+    yield f"| model | runs | median ratio of {count} pairs | interval (95 % or more) | 0.97 to 1.03 | outside invoke |"
+    yield "| :-- | --: | --: | --: | :-- | --: |"
+    yield from summary
+    yield "\nRatio: the agent's median over the other's. Outside invoke: share of the timed loop, 5 % at most.\n"
+    yield f"| model | pair | agent ms | {PEER} ms | ratio |\n| :-- | --: | --: | --: | --: |"
+    yield from rows
+
+
+def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_sets: list[list[int]]) -> Iterator[str]:
+    """Accuracy passes beside the time that decoding and invoking must take."""
+    yield f"\n## Accuracy pass over {IMAGES} images\n"
+    yield "| model | CPUs | threads | pass | bound s | pass s | ratio | 1.15 or less |"
+    yield "| :-- | --: | --: | :-- | --: | --: | --: | :-- |"
+    for subject in (subject for subject in subjects if subject.runs >= 500):
+        for cpus in cpu_sets:
+            for threads in range(1, len(cpus) + 1):
+                found = [one_pass(release, subject, cpus, threads, decode) for decode in (True, False) * PASSES]
+                for kind, chosen in (("decoding", found[::2]), ("decoded", found[1::2])):
+                    ratio, bound, seconds = (median(values) for values in zip(*chosen, strict=True))
+                    cells = (subject.name, len(cpus), threads, kind, f"{bound:.2f}", f"{seconds:.2f}", f"{ratio:.2f}")
+                    yield f"| {' | '.join(map(str, cells))} | {'yes' if ratio <= 1.15 else 'no'} |"
+    yield (
+        f"\nMedians of {PASSES}. Bound while decoding: max(invoke, (decode + invoke x threads) / CPUs); decoded: invoke."
+        " Invoke: mean latency of the same process; decode: all images one after the other, just before."
+        f" Models that take {IMAGES} images too long are left out."
+    )
+
+
+def one_pass(
+    release: InstalledRelease, subject: Subject, cpus: list[int], threads: int, decode: bool
+) -> tuple[float, float, float]:
+    """Ratio to the bound, the bound and the duration of a pass, in seconds."""
+    say(f"{subject.name}: accuracy pass on CPUs {cpus}, {threads} threads, {'decoding' if decode else 'decoded'}")
+    decode_seconds = serial_decode_seconds(release, subject.entry) if decode else 0.0
+    result = run_agent(
+        release, subject.entry.sha256, cpus, threads=threads, min_seconds=1.0, min_queries=50, with_scores=True
+    )
+    if result["scores"]["decoded"] != decode:
+        raise RuntimeError("Decoded pixels must be absent before the first pass and kept by it.")
+    invoke = IMAGES * sum(result["latencies_ns"]) / len(result["latencies_ns"]) / 1e9
+    bound = max(invoke, (decode_seconds + invoke * threads) / len(cpus)) if decode else invoke
+    seconds = result["scores"]["pass_ns"] / 1e9
+    return seconds / bound, bound, seconds
+
+
+def serial_decode_seconds(release: InstalledRelease, entry: ManifestEntry) -> float:
+    """How long one thread decodes and resizes all images; forgets the decoded pixels that an earlier pass kept."""
+    with Images.of_release(release, release.manifest(), entry.input, None) as images:
+        images.path.unlink(missing_ok=True)
+    with Images.of_release(release, release.manifest(), entry.input, None) as images:
+        started = time.perf_counter()
+        for index in range(len(images)):
+            images.pixels(index)
+        return time.perf_counter() - started
+
+
+def parent_section(release: InstalledRelease, subjects: Sequence[Subject]) -> Iterator[str]:
+    """Memory of the process that runs a job and starts the workers."""
+    name, version = available_runtime()[0].name, available_runtime()[0].version
+    job = Job(
+        schema_version=Job.SCHEMA_VERSION,
+        job_id="overhead",
+        target="this computer",
+        release_id=release.release_id,
+        tier=Tier("short", 2, 16, 1.0, 10.0),
+        cases=tuple(Case(subject.entry.sha256, RUNTIME, 1, (0,)) for subject in subjects),
+        runtimes={RUNTIME: f"{name}=={version}"},
+        limits=Limits(canary_ratio=100.0, others_cores=100.0, start_celsius=200.0, repeats=0),
+    )
+    folder = release.folder / "jobs" / job.job_id
+    folder.mkdir(parents=True)
+    write_record(job, folder / "job.json")
+    say("a small job")
+    words = [*python_with_agent(), "run-job", "--folder", str(release.folder), "--job", job.job_id]
+    peak = 0
+    with subprocess.Popen(words) as process:
+        while process.poll() is None:
+            peak = max(peak, peak_rss_bytes(process.pid))
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"The job ended with exit code {process.returncode}.")
+    blocks = len(json.loads((folder / "report.json").read_bytes())["blocks"])
+    yield "\n## The agent's parent\n"
+    yield (
+        f"Peak resident set during a job of {len(subjects)} cases ({blocks} blocks): {peak / 1e6:.1f} MB; "
+        f"60 MB or less: {'yes' if 0 < peak <= 60e6 else 'no'}."
+    )
+
+
+def peak_rss_bytes(process: int) -> int:
+    """VmHWM of a process; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def header() -> Iterator[str]:
+    """What was run, where and when."""
+    machine = environment()
+    runtime = available_runtime()[0]
+    yield "# What measuring costs\n"
+    yield f"- command: `python {shlex.join(sys.argv)}`"
+    yield f"- machine: {machine['board_model'] or machine['cpu_model']}, {machine['cpu_count']} CPUs"
+    yield f"- runtime: {runtime.name} {runtime.version}, one thread unless a table says otherwise"
+    yield f"- date: {datetime.date.today().isoformat()}\n"
+
+
+def say(text: str) -> None:
+    """Progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Print all sections."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of photographs, as for a recipe")
+    parser.add_argument("--output", type=Path, required=True, help="where the .tflite files are made and kept")
+    parser.add_argument("--model", type=Path, action="append", default=[], help="time this file instead; repeatable")
+    parser.add_argument("--runs", type=int, default=500, help="timed invocations of a --model")
+    parser.add_argument("--pairs", type=int, default=10, help="how often both sides run")
+    parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="the CPU of the pairs")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    networks = [
+        (network.name, make_file(network, options.output), network.runs, network.has_bar) for network in NETWORKS
+    ]
+    chosen = [(path.stem, path, options.runs, False) for path in options.model] or networks
+    dataset = find_images(options.data, split=0.2, seed=0, cache=options.output)
+    repeated = tuple(dataset.validation[index % len(dataset.validation)] for index in range(IMAGES))
+    with tempfile.TemporaryDirectory() as folder:
+        files = [(name, path.read_bytes()) for name, path, _, _ in chosen]
+        release = install(Path(folder), files, replace(dataset, validation=repeated))
+        entries = release.manifest().entries
+        subjects = [
+            Subject(name, path, entry, runs, has_bar)
+            for (name, path, runs, has_bar), entry in zip(chosen, entries, strict=True)
+        ]
+        cpus = sorted(os.sched_getaffinity(0))
+        for section in (
+            header(),
+            ratios_section(release, subjects, options.pairs, options.cpu),
+            passes_section(release, subjects, [cpus[:1], cpus] if len(cpus) > 1 else [cpus]),
+            parent_section(release, subjects),
+        ):
+            for line in section:
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The accuracy pass: every validation image exactly once, in order, through one loaded model.
+
+    files or decoded pixels -> threads: decode, resize, hash, scale (a bounded number of images ahead) -> interpreter
+
+OpenCV, hashing and the interpreter let other Python threads run, so that decoding uses the cores that the interpreter
+leaves idle.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, TypeVar
+
+import cv2
+import numpy as np
+
+from liteship_agent.images import Images
+from liteship_agent.manifest import ManifestEntry
+from liteship_agent.postprocess import to_scores
+from liteship_agent.preprocess import to_tensor
+from liteship_agent.release import InstalledRelease
+from liteship_agent.runtime import Model
+from liteship_agent.smoke import compare_golden, require_finite
+
+Announce = Callable[..., None]
+Result = TypeVar("Result")
+
+_AHEAD_PER_THREAD = 4
+_PROGRESS_SECONDS = 1.0
+_SILENT_SECONDS = 10.0
+"""The longest that one image, or giving the decoded pixels their name, is expected to take."""
+
+
+def run_accuracy_pass(
+    model: Model, release: InstalledRelease, entry: ManifestEntry, runtime: str, images: Images, announce: Announce
+) -> Dict[str, Any]:
+    """Score every image, keep its pixels where they are not yet, and compare the golden outputs.
+
+    Args:
+        model: The loaded artefact.
+        release: Whose golden files are compared with.
+        entry: Of the artefact.
+        runtime: Folder name of the runtime.
+        images: To score; those that are not decoded yet are decoded on the way.
+        announce: Called with ("accuracy", seconds, done=, total=) about once a second.
+    Returns:
+        The fields of `report.Scores`.
+    Raises:
+        ImageError: a file is not a whole image; the message names it.
+        ModelError: a score is NaN or infinite.
+    """
+    cv2.setNumThreads(1)  # images are decoded side by side, each by one thread
+    decoded = not images.are_decoded
+    hashes: List[str] = []
+    rows: List[np.ndarray] = []
+    with images.new_pixels() as kept:
+
+        def prepare(index: int) -> Tuple[str, np.ndarray]:
+            return _prepare(images, index, kept)
+
+        started = time.monotonic()
+        announced = started - _PROGRESS_SECONDS
+        for pixels_hash, tensor in ahead(prepare, len(images), len(os.sched_getaffinity(0))):
+            now = time.monotonic()
+            if now - announced >= _PROGRESS_SECONDS:
+                announced = now
+                announce("accuracy", _PROGRESS_SECONDS + _SILENT_SECONDS, done=len(rows), total=len(images))
+            hashes.append(pixels_hash)
+            rows.append(to_scores(model.run(tensor), entry.output))
+        pass_ns = int((time.monotonic() - started) * 1e9)
+        announce("accuracy", _SILENT_SECONDS, done=len(rows), total=len(images))
+    scores = np.concatenate(rows)
+    require_finite(scores, entry.variant)
+    golden = compare_golden(model, release, entry)
+    return {
+        "artefact": entry.sha256,
+        "runtime": runtime,
+        "scores": scores.tolist(),
+        "pixel_hashes": hashes,
+        "golden_difference": golden.difference,
+        "golden_tolerance": golden.tolerance,
+        "pass_ns": pass_ns,
+        "decoded": decoded,
+    }
+
+
+def ahead(prepare: Callable[[int], Result], count: int, threads: int) -> Iterator[Result]:
+    """prepare(0), prepare(1) ... in order, made by threads a bounded number of images before they are taken.
+
+    The threads run at the lowest priority: what comes out of them only has to be there in time.
+    """
+    most = threads * _AHEAD_PER_THREAD
+    pending: Deque[Future[Result]] = collections.deque()
+    with ThreadPoolExecutor(threads, initializer=os.nice, initargs=(19,)) as pool:
+        try:
+            for index in range(count):
+                pending.append(pool.submit(prepare, index))
+                if len(pending) == most:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def pixel_hash(pixels: np.ndarray) -> str:
+    """First 16 hex digits of the sha256 of resized pixels, uint8, shape (height, width, 3)."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+
+
+def _prepare(images: Images, index: int, kept: Optional[np.ndarray]) -> Tuple[str, np.ndarray]:
+    pixels = images.pixels(index)
+    if kept is not None:
+        kept[index] = pixels
+    return pixel_hash(pixels), to_tensor(pixels[np.newaxis], images.contract)

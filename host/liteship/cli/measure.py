@@ -1,0 +1,173 @@
+"""What the verbs that measure share: their options, and the way from a study to a report.
+
+release -> cases -> plan, told before anything is measured -> job -> report.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from liteship.bench import bench, make_job
+from liteship.cli.common import open_connection, reporter, runtime_cache, split_runtimes
+from liteship.deploy import deploy
+from liteship.errors import UsageError
+from liteship.plan import Planner, Settings, make_cases, read_history
+from liteship.recipe import BenchSettings, load_recipe
+from liteship.targets import Target
+from liteship_agent.images import selected_images
+from liteship_agent.job import TIERS
+from liteship_agent.manifest import Manifest
+from liteship_agent.report import Report
+
+ThreadsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--threads", metavar="N[,N]", help="Interpreter threads; 1,4 measures both.  \\[default: the target's first]"
+    ),
+]
+CpusOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cpus",
+        metavar="SET",
+        help="The CPUs that the models may use, such as 4-7 or 0,2; give it again to compare sets.  "
+        "\\[default: the target's, else all of its fastest kind]",
+    ),
+]
+TierOption = Annotated[
+    str | None,
+    typer.Option("--tier", help="rapid, quick or normal: how long each model is timed.  \\[default: the recipe's]"),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="TIME", help="Take the longest tier that fits into 90s, 20m or 2h."),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Measure although the target is hot, throttled or busy; every row is marked."),
+]
+
+_MOST_THREADS, _LAST_CPU = 64, 1023
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a study is to be measured; None is left to the target or the recipe.
+
+    Args:
+        runtimes: Names, see `liteship.provision.choose_runtime`.
+        threads, cpus: Axes, see `liteship.plan.Settings`.
+        tier, budget_seconds: One of them at most.
+        limit: Most validation images.
+        forced: Measure although the target is not fit for it.
+    """
+
+    runtimes: tuple[str, ...] | None = None
+    threads: tuple[int, ...] | None = None
+    cpus: tuple[tuple[int, ...], ...] | None = None
+    tier: str | None = None
+    budget_seconds: float | None = None
+    limit: int | None = None
+    forced: bool = False
+
+    def settings(self, target: Target, recipe: BenchSettings) -> Settings:
+        """The axes for a target.
+
+        Raises:
+            UsageError: a set of CPUs has fewer than a thread count.
+        """
+        threads = self.threads or ((recipe.threads,) if recipe.threads else target.threads[:1])
+        cpus = self.cpus or (tuple(sorted(set(target.cpus))),)
+        for chosen in cpus:
+            if chosen and max(threads) > len(chosen):
+                raise UsageError(
+                    f"--cpus: a CPU for each of {max(threads)} threads is required. "
+                    f"Received: {', '.join(map(str, chosen))}."
+                )
+        return Settings(threads, cpus)
+
+
+def read_wishes(
+    runtime: str | None = None,
+    threads: str | None = None,
+    cpus: Sequence[str] | None = None,
+    tier: str | None = None,
+    budget: str | None = None,
+    limit: int | None = None,
+    forced: bool = False,
+) -> Wishes:
+    """Options as they were typed, checked.
+
+    Raises:
+        UsageError: one of them cannot be read, or both --tier and --budget are given.
+    """
+    if tier is not None and tier not in TIERS:
+        raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
+    if tier is not None and budget is not None:
+        raise UsageError("--tier or --budget is required. Received: both.", "A budget chooses the tier.")
+    return Wishes(
+        runtimes=None if runtime is None else split_runtimes(runtime),
+        threads=None if threads is None else _read_threads(threads),
+        cpus=tuple(dict.fromkeys(_read_cpus(text) for text in cpus)) if cpus else None,
+        tier=tier,
+        budget_seconds=None if budget is None else _read_seconds(budget),
+        limit=limit,
+        forced=forced,
+    )
+
+
+def _read_threads(text: str) -> tuple[int, ...]:
+    counts = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
+    if not all(1 <= count <= _MOST_THREADS for count in counts):
+        raise UsageError(f"--threads: numbers from 1 to {_MOST_THREADS} such as 1,4 are required. Received: {text}.")
+    return tuple(dict.fromkeys(counts))
+
+
+def _read_cpus(text: str) -> tuple[int, ...]:
+    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split(",")]
+    bounds = [(int(found[1]), int(found[2] or found[1])) for found in ranges if found]
+    if len(bounds) < len(ranges) or any(not first <= last <= _LAST_CPU for first, last in bounds):
+        raise UsageError(f"--cpus: a set of CPUs such as 4-7 or 0,2 is required. Received: {text}.")
+    return tuple(sorted({cpu for first, last in bounds for cpu in range(first, last + 1)}))
+
+
+def _read_seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if found is None:
+        raise UsageError(f"--budget: a time such as 90s, 20m or 2h is required. Received: {text}.")
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def measure(folder: Path, manifest: Manifest, target: str, wishes: Wishes) -> Report:
+    """Deploy a study where it is not yet, tell the plan, and measure.
+
+    Args:
+        folder: Of the study.
+        manifest: Of the study.
+        target: Its name.
+        wishes: How.
+    """
+    say = reporter()
+    recipe = load_recipe(folder / "recipe.toml").bench
+    with open_connection(target) as connection:
+        settings = wishes.settings(connection.target, recipe)
+        runtimes = wishes.runtimes or split_runtimes(connection.target.runtime)
+        deployment = deploy(connection, folder, manifest, runtimes, runtime_cache(), say)
+        cases = make_cases(manifest, deployment, settings)
+        if cases[0].runtime != next(iter(deployment.runtimes)):
+            say.say(f"ratios refer to {manifest.entries[0].variant} in {deployment.runtimes[cases[0].runtime]}")
+        image_count = len(selected_images(manifest, wishes.limit))
+        history = read_history(folder.parent, connection.target.name)
+        planner = Planner(manifest, deployment, settings, cases, image_count, history)
+        budget = wishes.budget_seconds
+        plan = planner.plan(TIERS[wishes.tier or recipe.tier]) if budget is None else planner.longest_within(budget)
+        say.say(str(plan))
+        job = make_job(connection.target, manifest, deployment, cases, plan.tier, wishes.limit, wishes.forced)
+        return bench(connection, folder, manifest, deployment, job, say)

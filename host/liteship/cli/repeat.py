@@ -1,0 +1,69 @@
+"""`liteship repeat`: the same job again, another time; do its ratios agree?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from liteship.bench import bench, with_new_id
+from liteship.cli.common import (
+    MODELS,
+    JsonOption,
+    StudyOption,
+    TargetOption,
+    check_options,
+    open_connection,
+    print_json,
+    reporter,
+    runtime_cache,
+)
+from liteship.cli.measure import ForceOption
+from liteship.deploy import deploy
+from liteship.errors import ReportError
+from liteship.manifests import read_manifest, study_folder
+from liteship.report.agreement import agreement_json, build_agreement, render_agreement
+from liteship.report.store import load_report
+from liteship.targets import LOOPBACK
+from liteship_agent.report import Report
+
+
+def repeat_command(
+    target: TargetOption = LOOPBACK,
+    study: StudyOption = None,
+    job: Annotated[str | None, typer.Option("--job", help="Id of the job to repeat.  \\[default: the latest]")] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure once more what was measured before, and tell whether the ratios agree inside their intervals.
+
+    The same files are run in the same way, on the same CPUs; the exit code is 0 whether they agree or not.
+    """
+    check_options(target, None)
+    folder = study_folder(MODELS, study)
+    manifest = read_manifest(folder)
+    before = load_report(folder, target, job)
+    if before.manifest_sha256 != manifest.sha256():
+        raise _changed(before, f"manifest {before.manifest_sha256[:12]}", manifest.sha256()[:12])
+    with open_connection(target) as connection:
+        runtimes = tuple(before.job.runtimes.values())
+        deployment = deploy(connection, folder, manifest, runtimes, runtime_cache(), reporter())
+        if deployment.release != before.job.release_id:
+            raise _changed(before, f"release {before.job.release_id}", deployment.release)
+        again = with_new_id(replace(before.job, forced=before.job.forced or force))
+        now = bench(connection, folder, manifest, deployment, again, reporter())
+    found = build_agreement(manifest, before, now)
+    if as_json:
+        print_json({"target": target, "jobs": [before.job.job_id, now.job.job_id], **agreement_json(found)})
+        return
+    for line in render_agreement(found):
+        typer.echo(line)
+
+
+def _changed(report: Report, required: str, received: str) -> ReportError:
+    """Another release would compare two things at once."""
+    return ReportError(
+        f"{required}, which job {report.job.job_id} measured, is required. Received: {received}.",
+        "The study, the runtimes or liteship itself have changed since: run liteship bench, then repeat that.",
+    )

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from deploy_samples import make_deployment
+from report_samples import LITERT, make_manifest, make_report, sha
+from rich.console import Console
+
+from liteship.cli import measure as measure_module
+from liteship.cli import repeat
+from liteship.cli.measure import Wishes, measure, read_wishes
+from liteship.errors import ReportError, UsageError
+from liteship.plan import Settings
+from liteship.progress import Reporter
+from liteship.recipe import BenchSettings
+from liteship.report.store import load_report
+from liteship.targets import Target
+from liteship_agent.job import Job
+from liteship_agent.records import write_record
+from liteship_agent.report import Report
+
+PI = Target(name="pi", host="pi", user="pi", threads=(2, 4), cpus=(3, 2))
+TFLITE = "tflite-runtime-2.14.0"
+
+
+# --- options ---
+
+
+def test_axes_are_read_as_they_are_typed() -> None:
+    wishes = read_wishes("tflite-runtime, auto", "4,1,4", ["4-7", "2,0", "0,2"], None, "1.5h", 50, True)
+    assert wishes == Wishes(
+        runtimes=("tflite-runtime", "auto"),
+        threads=(4, 1),
+        cpus=((4, 5, 6, 7), (0, 2)),
+        budget_seconds=5400.0,
+        limit=50,
+        forced=True,
+    )
+    assert read_wishes() == Wishes()
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("3", (3,)), ("0-2,5", (0, 1, 2, 5)), ("2-2", (2,)), ("0-1023", tuple(range(1024)))]
+)
+def test_set_of_cpus_is_single_ones_and_ranges(text: str, cpus: tuple[int, ...]) -> None:
+    assert read_wishes(cpus=[text]).cpus == (cpus,)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("0.5m", 30)])
+def test_budget_is_a_time(text: str, seconds: float) -> None:
+    assert read_wishes(budget=text).budget_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"threads": text} for text in ("", "0", "65", "one", "1,", "1.5", "-1")),
+        *({"cpus": [text]} for text in ("", "a", "1-", "-1", "3-1", "0-1024", "0,,1", "1 2")),
+        *({"budget": text} for text in ("", "20", "m", "-1m", "1h30m", "1d")),
+        {"tier": "slow"},
+        {"tier": "rapid", "budget": "1h"},
+    ],
+)
+def test_option_that_cannot_be_read_is_a_usage_error(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="Received: "):
+        read_wishes(**options)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "recipe", "settings"),
+    [
+        (Wishes(), BenchSettings(), Settings((2,), ((2, 3),))),
+        (Wishes(), BenchSettings(threads=1), Settings((1,), ((2, 3),))),
+        (Wishes(threads=(1, 2)), BenchSettings(threads=1), Settings((1, 2), ((2, 3),))),
+        (Wishes(cpus=((0,), (1,)), threads=(1,)), BenchSettings(), Settings((1,), ((0,), (1,)))),
+    ],
+)
+def test_what_is_not_said_is_the_recipes_or_the_targets(
+    wishes: Wishes, recipe: BenchSettings, settings: Settings
+) -> None:
+    assert wishes.settings(PI, recipe) == settings
+
+
+def test_more_threads_than_cpus_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"a CPU for each of 4 threads is required. Received: 2, 3"):
+        Wishes(threads=(1, 4)).settings(PI, BenchSettings())
+    assert Wishes(threads=(1, 4), cpus=((),)).settings(PI, BenchSettings()).threads == (1, 4)
+
+
+# --- the way to a report ---
+
+
+class Steps:
+    """Stands for connecting, deploying and measuring; keeps what was asked.
+
+    Attributes:
+        heard: What was said.
+        runtimes: That were to be deployed.
+        job: That was to be run.
+    """
+
+    def __init__(self) -> None:
+        self.heard = io.StringIO()
+        self.manifest = make_manifest()
+        self.deployment = make_deployment(self.manifest)
+        self.runtimes: tuple[str, ...] = ()
+        self.job: Job | None = None
+
+    @contextmanager
+    def open_connection(self, name: str) -> Iterator[Any]:
+        yield SimpleNamespace(target=PI)
+
+    def deploy(self, connection: Any, folder: Path, manifest: Any, runtimes: tuple[str, ...], *more: Any) -> Any:
+        self.runtimes = runtimes
+        return self.deployment
+
+    def bench(self, connection: Any, folder: Path, manifest: Any, deployment: Any, job: Job, say: Reporter) -> Report:
+        say.say("measuring")
+        self.job = job
+        return make_report(self.manifest)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    stand_in = Steps()
+    for module in (measure_module, repeat):
+        for name in ("open_connection", "deploy", "bench"):
+            monkeypatch.setattr(module, name, getattr(stand_in, name))
+        monkeypatch.setattr(module, "reporter", lambda: Reporter(Console(file=stand_in.heard, width=300)))
+    return stand_in
+
+
+@pytest.fixture
+def study(tmp_path: Path, steps: Steps) -> Path:
+    """A study whose recipe says nothing of measuring."""
+    folder = tmp_path / "models/pets"
+    write_record(steps.manifest, folder / "manifest.json")
+    recipe = 'schema_version = 1\nname = "pets"\n[data]\nsource = "pets"\n[model]\narchitecture = "vgg16"\n'
+    (folder / "recipe.toml").write_text(recipe)
+    return folder
+
+
+def test_plan_is_told_before_anything_is_measured(steps: Steps, study: Path) -> None:
+    measure(study, steps.manifest, "pi", read_wishes(threads="1,2", limit=7, forced=True))
+    plan, measuring = steps.heard.getvalue().splitlines()
+    assert plan.startswith("5 artefacts x 2 thread counts = 10 cases, 6 rounds, 60 blocks and 6 canaries, tier rapid: ")
+    assert measuring == "measuring"
+    assert steps.job is not None
+    assert (steps.job.tier.name, len(steps.job.cases), steps.job.limit, steps.job.forced) == ("rapid", 10, 7, True)
+    assert {case.cpus for case in steps.job.cases} == {(2, 3)}
+    assert steps.runtimes == ("auto",)
+
+
+def test_budget_chooses_the_tier(steps: Steps, study: Path) -> None:
+    measure(study, steps.manifest, "pi", read_wishes(budget="3h"))
+    assert steps.job is not None
+    assert steps.job.tier.name == "normal"
+    assert "tier normal: about " in steps.heard.getvalue()
+
+
+def test_budget_that_is_too_small_measures_nothing(steps: Steps, study: Path) -> None:
+    with pytest.raises(UsageError, match=r"--budget: about .* in tier rapid are required"):
+        measure(study, steps.manifest, "pi", read_wishes(budget="1m"))
+    assert steps.job is None
+
+
+def test_baseline_in_another_runtime_than_the_first_is_told(steps: Steps, study: Path) -> None:
+    runtimes = {TFLITE: "tflite-runtime==2.14.0", LITERT: "ai-edge-litert==2.3.0"}
+    refused = {TFLITE: {sha("none-none"): "it lacks RFFT2D"}, LITERT: {}}
+    steps.deployment = make_deployment(steps.manifest, runtimes=runtimes, refused=refused)
+    measure(study, steps.manifest, "pi", read_wishes("tflite-runtime,auto"))
+    assert steps.runtimes == ("tflite-runtime", "auto")
+    assert "ratios refer to none-none in ai-edge-litert==2.3.0\n" in steps.heard.getvalue()
+
+
+# --- repeat ---
+
+
+@pytest.fixture
+def reported(study: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That study with one report, in the working folder."""
+    write_record(make_report(steps.manifest), study / "reports/pi/20261122-1.json")
+    (study.parent / "latest").symlink_to("pets")
+    (study.parents[1] / "targets.toml").write_text('[targets.pi]\nhost = "pi"\nuser = "pi"\n')
+    monkeypatch.chdir(study.parents[1])
+    return study
+
+
+def test_repetition_is_the_same_request_at_another_time(
+    reported: Path, steps: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_report(reported, "pi", None)
+    repeat.repeat_command("pi")
+    assert steps.job is not None
+    assert steps.job.job_id != before.job.job_id
+    assert steps.job.key() == before.job.key()
+    assert set(steps.runtimes) == set(before.job.runtimes.values())
+    assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 ratios agree within their intervals (100%)"
+
+
+def test_repetition_may_be_forced(reported: Path, steps: Steps) -> None:
+    repeat.repeat_command("pi", force=True)
+    assert steps.job is not None
+    assert steps.job.forced
+
+
+def test_repetition_of_another_release_is_refused(reported: Path, steps: Steps) -> None:
+    steps.deployment = make_deployment(steps.manifest, release="ffffffffffff")
+    with pytest.raises(ReportError, match=r"release 0123456789ab, .* is required. Received: ffffffffffff") as raised:
+        repeat.repeat_command("pi")
+    assert raised.value.exit_code == 6
+    assert steps.job is None
