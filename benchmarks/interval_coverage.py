@@ -31,8 +31,8 @@ Share of {count:,} simulated jobs, in %; each figure is uncertain by {uncertain:
 
 Effects: standard deviation of the blocks. Noise: mean of an exponential above the least latency. Beside liteship stand
 three bootstraps that resample whole blocks. They cannot show what lies beyond the slowest block, so that the 90th
-percentile escapes them where effects exceed the noise. With long outliers and few queries (66 or 132, of them 3 or 7
-outliers) liteship's interval of it is wider than it need be.
+percentile escapes them where effects exceed the noise. With 66 queries, of them three long outliers, it is the noise of
+which too little is known: only there liteship's interval of the 90th percentile holds less than 93 % or more than 97 %.
 
 | blocks x queries | block effects | noise | liteship | percentile | expanded percentile | s.e. with t |
 | :-- | --: | :-- | --: | --: | --: | --: |"""

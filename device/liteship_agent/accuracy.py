@@ -1,6 +1,6 @@
 """The accuracy pass: every validation image exactly once, in order, through one loaded model.
 
-    files or decoded pixels -> threads: decode, resize, hash, scale (a bounded number of images ahead) -> interpreter
+    files or decoded pixels -> threads: decode, resize, hash, scale (a bounded number of chunks ahead) -> interpreter
 
 OpenCV, hashing and the interpreter let other Python threads run, so that decoding uses the cores that the interpreter
 leaves idle.
@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import cv2
 import numpy as np
@@ -29,10 +29,13 @@ from liteship_agent.smoke import compare_golden, require_finite
 Announce = Callable[..., None]
 Result = TypeVar("Result")
 
-_AHEAD_PER_THREAD = 4
+_CHUNK_IMAGES = 8
+"""A thread prepares so many at a time: decoding one between any two invocations would empty the caches each time."""
+
+_CHUNKS_AHEAD = 2  # for each thread
 _PROGRESS_SECONDS = 1.0
 _SILENT_SECONDS = 10.0
-"""The longest that one image, or giving the decoded pixels their name, is expected to take."""
+"""The longest that one chunk, or giving the decoded pixels their name, is expected to take."""
 
 
 def run_accuracy_pass(
@@ -57,20 +60,21 @@ def run_accuracy_pass(
     decoded = not images.are_decoded
     hashes: List[str] = []
     rows: List[np.ndarray] = []
+    starts = range(0, len(images), _CHUNK_IMAGES)
     with images.new_pixels() as kept:
 
-        def prepare(index: int) -> Tuple[str, np.ndarray]:
-            return _prepare(images, index, kept)
+        def prepare(chunk: int) -> Tuple[List[str], np.ndarray]:
+            return _prepare(images, range(len(images))[starts[chunk] : starts[chunk] + _CHUNK_IMAGES], kept)
 
         started = time.monotonic()
         announced = started - _PROGRESS_SECONDS
-        for pixels_hash, tensor in ahead(prepare, len(images), len(os.sched_getaffinity(0))):
+        for pixel_hashes, tensors in ahead(prepare, len(starts), len(os.sched_getaffinity(0))):
             now = time.monotonic()
             if now - announced >= _PROGRESS_SECONDS:
                 announced = now
                 announce("accuracy", _PROGRESS_SECONDS + _SILENT_SECONDS, done=len(rows), total=len(images))
-            hashes.append(pixels_hash)
-            rows.append(to_scores(model.run(tensor), entry.output))
+            hashes += pixel_hashes
+            rows += [to_scores(model.run(tensor[np.newaxis]), entry.output) for tensor in tensors]
         pass_ns = int((time.monotonic() - started) * 1e9)
         announce("accuracy", _SILENT_SECONDS, done=len(rows), total=len(images))
     scores = np.concatenate(rows)
@@ -89,16 +93,13 @@ def run_accuracy_pass(
 
 
 def ahead(prepare: Callable[[int], Result], count: int, threads: int) -> Iterator[Result]:
-    """prepare(0), prepare(1) ... in order, made by threads a bounded number of images before they are taken.
-
-    The threads run at the lowest priority: what comes out of them only has to be there in time.
-    """
-    most = threads * _AHEAD_PER_THREAD
+    """prepare(0), prepare(1) ... in order, made by threads a bounded number of chunks before they are taken."""
+    most = threads * _CHUNKS_AHEAD
     pending: Deque[Future[Result]] = collections.deque()
-    with ThreadPoolExecutor(threads, initializer=os.nice, initargs=(19,)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            for index in range(count):
-                pending.append(pool.submit(prepare, index))
+            for chunk in range(count):
+                pending.append(pool.submit(prepare, chunk))
                 if len(pending) == most:
                     yield pending.popleft().result()
             while pending:
@@ -113,8 +114,9 @@ def pixel_hash(pixels: np.ndarray) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
 
 
-def _prepare(images: Images, index: int, kept: Optional[np.ndarray]) -> Tuple[str, np.ndarray]:
-    pixels = images.pixels(index)
+def _prepare(images: Images, indices: Sequence[int], kept: Optional[np.ndarray]) -> Tuple[List[str], np.ndarray]:
+    """Pixel hashes and input tensors of some images; keeps their pixels where there is a place for them."""
+    pixels = np.stack([images.pixels(index) for index in indices])
     if kept is not None:
-        kept[index] = pixels
-    return pixel_hash(pixels), to_tensor(pixels[np.newaxis], images.contract)
+        kept[indices[0] : indices[-1] + 1] = pixels
+    return [pixel_hash(image) for image in pixels], to_tensor(pixels, images.contract)

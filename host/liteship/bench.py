@@ -25,7 +25,8 @@ from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps, from_json, write_record
 from liteship_agent.report import VOID, Refused, Report
 
-_BOARD_CANARY_RATIO, _LOOPBACK_CANARY_RATIO = 0.05, 0.20
+_LOOPBACK_LIMITS = Limits(canary_ratio=0.20, clock_drop_ratio=0.20)
+"""A computer that its user works with changes its clock all the time: looser than for a board."""
 
 
 def make_job(
@@ -48,7 +49,9 @@ def make_job(
         limit: Most validation images, None for all.
         forced: Measure although the machine is not fit; every row is marked.
     """
-    default = _LOOPBACK_CANARY_RATIO if target.name == LOOPBACK else _BOARD_CANARY_RATIO
+    limits = _LOOPBACK_LIMITS if target.name == LOOPBACK else Limits()
+    if target.canary_ratio is not None:
+        limits = replace(limits, canary_ratio=target.canary_ratio)
     job = Job(
         schema_version=Job.SCHEMA_VERSION,
         job_id="",
@@ -57,7 +60,7 @@ def make_job(
         tier=tier,
         cases=tuple(cases),
         runtimes=deployment.runtimes,
-        limits=Limits(canary_ratio=default if target.canary_ratio is None else target.canary_ratio),
+        limits=limits,
         seed=manifest.entries[0].lineage.seed,
         limit=limit,
         forced=forced,

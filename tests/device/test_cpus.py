@@ -24,7 +24,9 @@ def test_list_of_cpus_is_read_as_the_kernel_writes_it(text, cpus):
     assert parse_cpus(text) == cpus
 
 
-@pytest.mark.parametrize("text", ["", ",", "a", "1-", "-1", "3-1", "1,,2", "0-3 6", "0x1", "4096", "99999", "1.5", "²"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "a", "1-", "-1", "3-1", "1,,2", "0-3 6", "0x1", "4096", "99999", "1.5", "²", "٣"]
+)
 def test_other_text_is_no_list_of_cpus(text):
     with pytest.raises(AgentError, match=r"0-3,6 is required\. Received"):
         parse_cpus(text)

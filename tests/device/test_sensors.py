@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_sensors import FakeSensors
@@ -48,6 +49,7 @@ def test_raspberry_pi_5_has_every_sensor_but_those_of_other_machines(tmp_path):
         "memory_available_bytes": 7_301_920 * 1024,
         "swapped_in_pages": 0,
     }
+    assert Sensors(root).sample()["undervoltage"] is False
     assert Sensors(root).can_see_throttling
     assert Sensors(root).is_raspberry_pi
 
@@ -369,26 +371,37 @@ def deny(monkeypatch):
     monkeypatch.setattr(os, "open", refuse)
 
 
-def test_denied_device_of_a_group_asks_to_join_it(tmp_path, deny, monkeypatch):
-    monkeypatch.setattr(sensors.grp, "getgrgid", lambda gid: type("Group", (), {"gr_name": "video"}))
-    monkeypatch.setattr(sensors.pwd, "getpwuid", lambda uid: type("User", (), {"pw_name": "ada"}))
-    root = raspberry_pi_with(tmp_path, "dev/vcio_gencmd")
-    real, of_group = Path.stat, os.stat_result((0o20660, 0, 0, 1, 0, 44, 0, 0, 0, 0))
-    monkeypatch.setattr(Path, "stat", lambda path, **how: of_group if path.name == "vcio_gencmd" else real(path, **how))
-    told = Sensors(root).sources()["throttled_bits"]
+@pytest.fixture
+def device_of(monkeypatch):
+    """Makes /dev/vcio_gencmd belong to a group, with a mode, and this process to a user named ada."""
+
+    def own(gid: int, mode: int) -> None:
+        real, found = Path.stat, os.stat_result((0o20000 | mode, 0, 0, 1, 0, gid, 0, 0, 0, 0))
+        monkeypatch.setattr(
+            Path, "stat", lambda path, **how: found if path.name == "vcio_gencmd" else real(path, **how)
+        )
+        monkeypatch.setattr(sensors.grp, "getgrgid", lambda gid: SimpleNamespace(gr_name={0: "root", 44: "video"}[gid]))
+        monkeypatch.setattr(sensors.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="ada"))
+
+    return own
+
+
+def test_denied_device_of_a_group_asks_to_join_it(tmp_path, deny, device_of):
+    device_of(44, 0o660)
+    told = Sensors(raspberry_pi_with(tmp_path, "dev/vcio_gencmd")).sources()["throttled_bits"]
 
     assert told["reason"] == "/dev/vcio_gencmd: Permission denied"
     assert told["remedy"] == "sudo usermod -aG video ada; log in again"
 
 
-def test_denied_device_of_root_asks_for_a_udev_rule(tmp_path, deny, monkeypatch):
-    root = raspberry_pi_with(tmp_path, "dev/vcio")
-    (root / "dev/vcio").chmod(0o600)
-    machine = Sensors(root)
+@pytest.mark.parametrize(("gid", "mode"), [(0, 0o600), (0, 0o660), (44, 0o600)])
+def test_denied_device_that_no_group_may_open_asks_for_a_udev_rule(tmp_path, deny, device_of, gid, mode):
+    device_of(gid, mode)
+    machine = Sensors(raspberry_pi_with(tmp_path, "dev/vcio_gencmd"))
 
     told = machine.sources()["throttled_bits"]
     assert 'KERNEL=="vcio*", GROUP="video", MODE="0660"' in told["remedy"]
-    assert "usermod -aG video" in told["remedy"]
+    assert told["remedy"].endswith("sudo usermod -aG video ada; log in again")
     assert not machine.can_see_throttling
 
 

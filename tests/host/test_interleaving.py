@@ -78,7 +78,7 @@ def farthest(plan):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_slow_drift_leaves_every_ratio_within_one_percent_in_the_order_of_a_job(seed):
-    assert farthest(interleaved(seed)) < 0.01
+    assert farthest(interleaved(seed)) < 0.001  # 1 % is required; random orders without reversal reach that too
 
 
 def test_a_slow_drift_spoils_the_ratios_of_artefacts_timed_one_after_the_other():

@@ -81,6 +81,11 @@ class Run:
     integer: bool
     emulated: bool
 
+    @property
+    def cores(self) -> int:
+        """How many cores its threads can use."""
+        return min(self.threads, len(self.cpus) or self.threads)
+
 
 @dataclass(frozen=True)
 class Plausibility:
@@ -118,8 +123,7 @@ def judge_plausibility(run: Run, environment: Mapping[str, Any]) -> Plausibility
     clock_hz = run.clock_hz or core.max_hz or _nominal_hz(environment)
     if clock_hz is None:
         return Plausibility(None, core.name, None, ("its clock is not known",))
-    cores = min(run.threads, len(run.cpus) or run.threads)
-    peak_per_second = core.multiply_adds_per_cycle * clock_hz * cores
+    peak_per_second = core.multiply_adds_per_cycle * clock_hz * run.cores
     ratio = run.multiply_adds / (run.median_ns / 1e9) / peak_per_second
     reasons = _reasons(run, core, environment) if ratio < LOWEST_PEAK_RATIO else ()
     return Plausibility(ratio, core.name, clock_hz, reasons)
@@ -171,7 +175,7 @@ def _reasons(run: Run, core: Core, environment: Mapping[str, Any]) -> tuple[str,
         "the machine is emulated": run.emulated,
         f"its clock was {_megahertz(run.clock_hz)} of {_megahertz(core.max_hz)} MHz (governor {governor})": slow,
         f"{run.threads} threads are set and {run.cores_used:.1f} cores were used": (
-            min(run.threads, len(run.cpus) or run.threads) > 1 and run.cores_used < _NEAR_ONE_CORE
+            run.cores > 1 and run.cores_used < _NEAR_ONE_CORE
         ),
         "no node is delegated to XNNPACK": run.delegated_nodes == 0,
         "the runtime does not tell whether XNNPACK runs it": run.delegated_nodes is None,

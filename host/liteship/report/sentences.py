@@ -4,6 +4,7 @@ answers differ, and what sparse storage brings. Pure functions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from liteship.report.accuracy import HOST, KERNELS, PIXELS, Answers
@@ -13,6 +14,7 @@ from liteship.report.text import count, cpu_list, percent, plain
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE
 
 _NAMES_SHOWN = 3
+_FIGURE = re.compile(r"[\d.]+ ?(of a core|cores?)?")
 
 
 def varying_settings(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -85,14 +87,26 @@ def sparse_sentences(rows: Sequence[Row]) -> list[str]:
 
 def _validity(row: Row, header: Header) -> str:
     """Why a row is not simply valid, empty where it is."""
-    reasons = f" ({'; '.join(row.reasons)})" if row.reasons else ""
+    reasons = f" ({'; '.join(_kinds(row.reasons))})" if row.reasons else ""
     repeated = f"{count(row.repeated or 0, 'block')} repeated"
     if row.validity == UNSTABLE:
-        times = count(header.repeats, "repetition")
-        return f"{count(row.void or 0, 'block')} void after {times}{reasons}: it cannot win"
+        return f"{count(row.void or 0, 'block')} void{_repetitions(header)}{reasons}: it cannot win"
     if row.validity == UNKNOWN:
         return f"throttle unknown{f', {repeated}' if row.repeated else ''}{reasons}"
     return repeated + reasons if row.validity == REPEATED else ""
+
+
+def _kinds(reasons: Iterable[str]) -> list[str]:
+    """Reasons that differ only in their figures are one: the first stands for all."""
+    kinds: dict[str, str] = {}
+    for reason in reasons:
+        kinds.setdefault(_FIGURE.sub("", reason), reason)
+    return list(kinds.values())
+
+
+def _repetitions(header: Header) -> str:
+    """Nothing is repeated where the preflight was overridden."""
+    return "" if header.problems else f" after {count(header.repeats, 'repetition')}"
 
 
 def _grouped(said: Sequence[tuple[str, str]], everyone: str) -> list[str]:

@@ -51,7 +51,7 @@ def meminfo(total_kb: int, available_kb: int, swap_kb: int) -> str:
         f"MemTotal:       {total_kb:8} kB\nMemFree:        {available_kb // 2:8} kB\n"
         f"MemAvailable:   {available_kb:8} kB\n"
         f"Buffers:           41232 kB\nCached:           923412 kB\nSwapCached:            0 kB\n"
-        f"SwapTotal:      {swap_kb:8} kB\nSwapFree:       {swap_kb:8} kB\n"
+        f"SwapTotal:      {swap_kb:8} kB\nSwapFree:       {swap_kb // 2:8} kB\n"
     )
 
 
