@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
-import io
 import json
 import math
 import os
 import shlex
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,41 +24,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from bare_release import RUNTIME, install
 
-from liteship.data import Dataset, find_images
-from liteship.images import write_validation_archive
+from liteship.data import find_images
 from liteship.stats import median
 from liteship_agent.images import Images
 from liteship_agent.job import Case, Job, Limits, Tier
-from liteship_agent.manifest import (
-    Golden,
-    HostAccuracy,
-    InputContract,
-    Lineage,
-    Manifest,
-    ManifestEntry,
-    OutputContract,
-    SparseVerdict,
-)
-from liteship_agent.postprocess import to_scores
-from liteship_agent.records import dumps, write_record
-from liteship_agent.release import (
-    MANIFEST,
-    VALIDATION,
-    InstalledRelease,
-    Release,
-    ReleaseFile,
-    ReleaseRuntime,
-    artefact_path,
-    golden_path,
-)
-from liteship_agent.runtime import Model, available_runtime
+from liteship_agent.manifest import ManifestEntry
+from liteship_agent.records import write_record
+from liteship_agent.release import InstalledRelease
+from liteship_agent.runtime import available_runtime
 from liteship_agent.system import environment
 from liteship_agent.watch import agent_command, python_with_agent, run_worker
 
 PEER = "litert-benchmark"
-RUNTIME = "site"
 IMAGES = 1000
 PASSES = 3
 
@@ -108,7 +84,7 @@ class Subject:
     has_bar: bool
 
 
-# --- files and a release of them ---
+# --- files ---
 
 
 def make_file(network: Network, folder: Path) -> Path:
@@ -127,77 +103,6 @@ def make_file(network: Network, folder: Path) -> Path:
             export(build_model(settings, 2), Path(saved))
             path.write_bytes(convert(Path(saved), "none", (), ConvertSettings()))
     return path
-
-
-def describe(name: str, content: bytes) -> tuple[ManifestEntry, bytes]:
-    """A manifest entry for a file of which only input and output are known, and its golden outputs."""
-    model = Model(content, 1, name)
-    _, height, width, _ = model.input_shape
-    pixels = InputContract(height, width, "rgb", "crop", "area", (127.5,) * 3, (127.5,) * 3)
-    pixels = replace(pixels, **_quantization(model.input))
-    units = int(model.output["shape"][-1])
-    output = replace(OutputContract("sigmoid" if units == 1 else "softmax"), **_quantization(model.output))
-    inputs = np.zeros((1, height, width, 3), pixels.dtype)
-    golden = io.BytesIO()
-    np.savez(golden, inputs=inputs, scores=to_scores(model.run(inputs), output))
-    entry = ManifestEntry(
-        variant=name.replace(" ", "_"),
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        gzip_bytes=len(content),
-        requested_sparsity=0.0,
-        achieved_sparsity=0.0,
-        sparsity_by_layer=(),
-        keras=None,
-        multiply_adds=0,
-        operators=(),
-        minimum_runtime=None,
-        sparse_verdict=SparseVerdict(False, None, "not looked at", ""),
-        dense_twin_of=None,
-        parity=None,
-        input=pixels,
-        output=output,
-        calibration=None,
-        host_accuracy=HostAccuracy(0, 0, ""),
-        golden=Golden(hashlib.sha256(golden.getvalue()).hexdigest(), {model.runtime.name: 1.0}),
-        lineage=Lineage("", "", None, 0, {}),
-    )
-    return entry, golden.getvalue()
-
-
-def _quantization(details: dict[str, Any]) -> dict[str, Any]:
-    scale, zero_point = details["quantization"]
-    dtype = np.dtype(details["dtype"]).name
-    return {"dtype": dtype} if dtype == "float32" else {"dtype": dtype, "scale": scale, "zero_point": zero_point}
-
-
-def install(folder: Path, files: Sequence[tuple[str, bytes]], dataset: Dataset) -> InstalledRelease:
-    """A liteship folder with one release of these files, as a deploy leaves it."""
-    contents: dict[str, bytes] = {}
-    entries = []
-    for name, content in files:
-        entry, golden = describe(name, content)
-        entries.append(entry)
-        contents[artefact_path(entry.variant)] = content
-        contents[golden_path(entry.golden.sha256)] = golden
-    validation = write_validation_archive(dataset, folder / VALIDATION)
-    contents[VALIDATION] = (folder / VALIDATION).read_bytes()
-    manifest = Manifest(Manifest.SCHEMA_VERSION, "overhead", dataset.classes, tuple(entries), (), validation)
-    contents[MANIFEST] = dumps(manifest)
-    record = Release(
-        schema_version=Release.SCHEMA_VERSION,
-        study="overhead",
-        runtimes=(ReleaseRuntime(RUNTIME, ""),),
-        files=tuple(ReleaseFile(path, hashlib.sha256(content).hexdigest()) for path, content in contents.items()),
-    )
-    release = InstalledRelease(folder, record.release_id())
-    for path, content in contents.items():
-        (release.path / path).parent.mkdir(parents=True, exist_ok=True)
-        (release.path / path).write_bytes(content)
-    write_record(record, release.path / "release.json")
-    (folder / "runtimes").mkdir()
-    (folder / "runtimes" / RUNTIME).symlink_to(sysconfig.get_path("platlib"))
-    return release
 
 
 # --- both sides ---
@@ -306,7 +211,7 @@ def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_s
                     cells = (subject.name, len(cpus), threads, kind, f"{bound:.2f}", f"{seconds:.2f}", f"{ratio:.2f}")
                     yield f"| {' | '.join(map(str, cells))} | {'yes' if ratio <= 1.15 else 'no'} |"
     yield (
-        f"\nMedians of {PASSES}. Bound while decoding: max(invoke, (decode + invoke x threads) / CPUs); decoded: invoke."
+        f"\nMedians of {PASSES}. Bound: max(invoke, (decode + invoke x threads) / CPUs) while decoding, then invoke."
         " Invoke: mean latency of the same process; decode: all images one after the other, just before."
         f" Models that take {IMAGES} images too long are left out."
     )
@@ -342,15 +247,15 @@ def serial_decode_seconds(release: InstalledRelease, entry: ManifestEntry) -> fl
 
 def parent_section(release: InstalledRelease, subjects: Sequence[Subject]) -> Iterator[str]:
     """Memory of the process that runs a job and starts the workers."""
-    name, version = available_runtime()[0].name, available_runtime()[0].version
+    runtime, cpus = available_runtime()[0], (min(os.sched_getaffinity(0)),)
     job = Job(
         schema_version=Job.SCHEMA_VERSION,
         job_id="overhead",
         target="this computer",
         release_id=release.release_id,
         tier=Tier("short", 2, 16, 1.0, 10.0),
-        cases=tuple(Case(subject.entry.sha256, RUNTIME, 1, (0,)) for subject in subjects),
-        runtimes={RUNTIME: f"{name}=={version}"},
+        cases=tuple(Case(subject.entry.sha256, RUNTIME, 1, cpus) for subject in subjects),
+        runtimes={RUNTIME: f"{runtime.name}=={runtime.version}"},
         limits=Limits(canary_ratio=100.0, others_cores=100.0, start_celsius=200.0, repeats=0),
     )
     folder = release.folder / "jobs" / job.job_id

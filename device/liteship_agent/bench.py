@@ -87,7 +87,9 @@ def start(
     if holder is not None:
         raise LockedError(f"a free target is required. Received: one that job {holder} holds")
     sensors = sensors or Sensors()
-    problems = preflight.wait_until_fit(sensors, folder, job.limits, preflight.own_cpu_ns, pause, say, patient=not job.forced)
+    problems = preflight.wait_until_fit(
+        sensors, folder, job.limits, preflight.own_cpu_ns, pause, say, patient=not job.forced
+    )
     if problems and not job.forced:
         raise PreflightError(f"a machine that is fit to measure on is required. Received: {'; '.join(problems)}")
     path = job_folder(folder, job.job_id)

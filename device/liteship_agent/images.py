@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import pkgutil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Iterator, Optional, Sequence, Tuple, Type
 
-from liteship_agent.errors import RecordError
+from liteship_agent.errors import RecordError, StoreError
 from liteship_agent.manifest import InputContract, Manifest, ValidationImage
 from liteship_agent.release import VALIDATION, InstalledRelease
 
@@ -112,30 +113,58 @@ class Images:
         return resize(decode(self.file(index), self.selected[index].path), self.contract)
 
     @contextlib.contextmanager
-    def new_pixels(self) -> Iterator[Optional[np.ndarray]]:
-        """An array on the disk for the decoded pixels, uint8, shape (images, height, width, 3).
+    def new_pixels(self) -> Iterator[Optional[NewPixels]]:
+        """A file for the decoded pixels of all of them.
 
         It gets its name when the body has filled it, and none where the body fails. None where they are decoded
         already, or where the disk has no room: then every pass decodes, and says so.
         """
-        size = len(self) * self.contract.height * self.contract.width * 3
-        if self.are_decoded or not _has_room(self.path, size):
+        shape = (len(self), self.contract.height, self.contract.width, 3)
+        if self.are_decoded or not _has_room(self.path, math.prod(shape)):
             yield None
             return
-        import numpy as np
-        from numpy.lib.format import open_memmap
-
         # One job runs at a time, so that what a killed one left under this name is overwritten.
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
-            shape = (len(self), self.contract.height, self.contract.width, 3)
-            pixels = open_memmap(str(temporary), mode="w+", dtype=np.uint8, shape=shape)
-            _reserve(temporary)
-            yield pixels
-            pixels.flush()
+            with open(temporary, "wb") as file:
+                yield NewPixels(file, shape)
+                os.fsync(file.fileno())
             os.replace(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class NewPixels:
+    """A .npy file that is filled in any order; threads may do it together.
+
+    Args:
+        file: Empty.
+        shape: Of the whole array, uint8: (images, height, width, 3).
+    """
+
+    def __init__(self, file: BinaryIO, shape: Tuple[int, int, int, int]) -> None:
+        from numpy.lib.format import write_array_header_1_0
+
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.flush()
+        self._file, self._start, self._image_bytes = file, file.tell(), math.prod(shape[1:])
+
+    def put(self, index: int, pixels: np.ndarray) -> None:
+        """Write the pixels of some images, uint8, shape (images, height, width, 3), the first of which is `index`.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        data = pixels.tobytes()
+        try:
+            written = os.pwrite(self._file.fileno(), data, self._start + index * self._image_bytes)
+        except OSError as exc:
+            raise self._full(len(data), exc.strerror or str(exc)) from exc
+        if written < len(data):
+            raise self._full(len(data), f"room for {written}")
+
+    def _full(self, size: int, received: str) -> StoreError:
+        return StoreError(f"{self._file.name}: {size} bytes are required. Received: {received}; free some of the disk")
 
 
 def load_pixels(path: Path) -> np.ndarray:
@@ -150,9 +179,3 @@ def _has_room(path: Path, size: int) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     disk = os.statvfs(path.parent)
     return disk.f_bavail * disk.f_frsize >= size + _KEPT_FREE_BYTES
-
-
-def _reserve(path: Path) -> None:
-    """Give the file its blocks: writing to a map of a full disk would end the process."""
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)

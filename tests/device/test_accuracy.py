@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -190,7 +189,7 @@ def test_progress_is_told_about_once_a_second(release, monkeypatch):
 class EagerPool:
     """A pool whose work is done when it is submitted: what is ahead is ahead as far as it may be."""
 
-    def __init__(self, threads, initializer, initargs):
+    def __init__(self, threads):
         pass
 
     def __enter__(self):
@@ -208,38 +207,38 @@ class EagerPool:
         return future
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100])
-def test_no_more_images_are_prepared_ahead_than_allowed(monkeypatch, count):
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 100])
+def test_no_more_chunks_are_prepared_ahead_than_allowed(monkeypatch, count):
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
     prepared = []
 
-    for taken, result in enumerate(ahead(lambda index: (prepared.append(index), index)[1], count, 2)):
+    for taken, result in enumerate(ahead(lambda chunk: (prepared.append(chunk), chunk)[1], count, 2)):
         assert result == taken
-        assert len(prepared) <= taken + 2 * accuracy._AHEAD_PER_THREAD
+        assert len(prepared) <= taken + 2 * accuracy._CHUNKS_AHEAD
 
     assert prepared == list(range(count))
 
 
-def test_images_keep_their_order_when_a_later_one_is_ready_first():
+def test_chunks_keep_their_order_when_a_later_one_is_ready_first():
     second_is_ready = threading.Event()
 
-    def prepare(index):
-        if index == 0:
+    def prepare(chunk):
+        if chunk == 0:
             second_is_ready.wait()
-        elif index == 1:
+        elif chunk == 1:
             second_is_ready.set()
-        return index
+        return chunk
 
     assert list(ahead(prepare, 20, 2)) == list(range(20))
 
 
-def test_failure_of_one_image_ends_the_pass_there(monkeypatch):
+def test_failure_of_one_chunk_ends_the_pass_there(monkeypatch):
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
 
-    def prepare(index):
-        if index == 3:
+    def prepare(chunk):
+        if chunk == 3:
             raise ImageError("cats/3.jpg: an image is required")
-        return index
+        return chunk
 
     taken = []
     with pytest.raises(ImageError, match=r"cats/3\.jpg"):
@@ -248,31 +247,47 @@ def test_failure_of_one_image_ends_the_pass_there(monkeypatch):
     assert taken == [0, 1, 2]
 
 
-def test_images_that_nobody_takes_are_not_prepared():
-    """The one thread is held by the second image until the consumer has gone."""
-    gone, prepared = threading.Event(), []
+def test_chunks_that_nobody_takes_are_not_prepared(monkeypatch):
+    futures = []
 
-    def prepare(index):
-        prepared.append(index)
-        if index == 1:
-            gone.wait()
-        return index
+    class SlowPool(EagerPool):
+        """Has done the first chunk so far."""
 
-    results = ahead(prepare, 100, 1)
+        def submit(self, work, *arguments):
+            futures.append(Future() if futures else super().submit(work, *arguments))
+            return futures[-1]
+
+    monkeypatch.setattr(accuracy, "ThreadPoolExecutor", SlowPool)
+    results = ahead(lambda chunk: chunk, 100, 4)
     assert next(results) == 0
-    closing = threading.Thread(target=results.close)
-    closing.start()
-    gone.set()
-    closing.join()
 
-    assert set(prepared) <= set(range(accuracy._AHEAD_PER_THREAD))
-    assert len(prepared) < 100
+    results.close()
+
+    assert len(futures) == 4 * accuracy._CHUNKS_AHEAD
+    assert all(future.cancelled() for future in futures[1:])
 
 
-def test_preparing_threads_leave_the_interpreter_its_priority():
-    own = os.getpriority(os.PRIO_PROCESS, 0)
+@pytest.mark.parametrize(("chunk_bytes", "lengths"), [(1, [1] * 12), (5 * 768, [5, 5, 2]), (1 << 30, [12])])
+def test_chunks_hold_every_image_once_in_order_and_no_more_bytes_than_allowed(
+    release, monkeypatch, chunk_bytes, lengths
+):
+    """A float tensor of 8 x 8 pixels has 768 bytes."""
+    monkeypatch.setattr(accuracy, "_CHUNK_BYTES", chunk_bytes)
 
-    (theirs,) = ahead(lambda index: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), 1, 1)
+    with Images.of_release(release, release.manifest(), CONTRACT, None) as selected:
+        chunks = accuracy._chunks(selected)
 
-    assert theirs == 19
-    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert [index for chunk in chunks for index in chunk] == list(range(12))
+
+
+def test_pass_in_chunks_gives_and_keeps_what_one_chunk_does(release, monkeypatch):
+    whole, path = score(release)
+    pixels = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(accuracy, "_CHUNK_BYTES", 5 * 768)
+
+    in_chunks, _ = score(release)
+
+    assert {**in_chunks, "pass_ns": 0} == {**whole, "pass_ns": 0}
+    assert path.read_bytes() == pixels

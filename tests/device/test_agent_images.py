@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pkgutil
 import shutil
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from release_samples import encode, good_artefact, install, pack, photographs, sha
 
 from liteship_agent import images as agent_images
-from liteship_agent.errors import ImageError, RecordError
+from liteship_agent.errors import ImageError, RecordError, StoreError
 from liteship_agent.images import Images, pixels_path, read_image, selected_images
 from liteship_agent.manifest import Manifest, ValidationImage, ValidationSet
 from liteship_agent.preprocess import decode, resize
@@ -117,17 +118,31 @@ def test_broken_image_is_named_and_no_other_is(tmp_path):
 
 
 def test_new_pixels_get_their_name_when_they_are_whole_and_are_mapped_from_then_on(release):
-    with of(release) as images, images.new_pixels() as pixels:
-        assert pixels.shape == (12, 8, 8, 3)
-        pixels[:] = serial_pixels()
+    """They may come in any order."""
+    with of(release) as images, images.new_pixels() as kept:
+        kept.put(5, serial_pixels()[5:])
+        kept.put(0, serial_pixels()[:5])
         assert not images.path.exists()
 
     assert [file.name for file in images.path.parent.iterdir()] == ["pixels.npy"]
+    assert (np.load(images.path) == serial_pixels()).all()
     with of(release) as images:
         (release.path / VALIDATION).write_bytes(b"")
         assert images.are_decoded
         assert isinstance(images.pixels(5), np.memmap)
         assert (np.stack([images.pixels(index) for index in range(12)]) == serial_pixels()).all()
+
+
+def test_new_pixels_are_on_the_disk_before_they_have_their_name(release, monkeypatch):
+    steps = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (steps.append(name), real(*a))[1])
+
+    with of(release) as images, images.new_pixels() as kept:
+        kept.put(0, serial_pixels())
+
+    assert steps == ["fsync", "replace"]
 
 
 def test_new_pixels_of_a_body_that_fails_are_gone(release):
@@ -141,19 +156,33 @@ def test_new_pixels_of_a_body_that_fails_are_gone(release):
     assert list((release.folder / "cache").rglob("*.npy*")) == []
 
 
-def test_new_pixels_have_their_place_on_the_disk_before_they_are_written(release):
-    """A hole of a sparse file that meets a full disk ends the process that writes to its map."""
-    with of(release) as images, images.new_pixels():
-        (temporary,) = images.path.parent.iterdir()
-        assert temporary.stat().st_blocks * 512 >= temporary.stat().st_size > 12 * 8 * 8 * 3
+def full(descriptor, data, offset):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("write", "received"), [(full, "No space left"), (lambda descriptor, data, offset: 7, "room for 7")]
+)
+def test_disk_that_is_full_before_all_pixels_are_written_is_said_in_one_line(release, monkeypatch, write, received):
+    monkeypatch.setattr(os, "pwrite", write)
+
+    with of(release) as images, pytest.raises(StoreError, match=rf"2304 bytes are required\. Received: {received}"):
+        keep_all(images)
+
+    assert list((release.folder / "cache").rglob("*.npy*")) == []
+
+
+def keep_all(images):
+    with images.new_pixels() as kept:
+        kept.put(0, serial_pixels())
 
 
 def test_there_are_no_new_pixels_where_they_are_decoded_already(release):
-    with of(release) as images, images.new_pixels() as pixels:
-        pixels[:] = 0
+    with of(release) as images:
+        keep_all(images)
 
-    with of(release) as images, images.new_pixels() as pixels:
-        assert pixels is None
+    with of(release) as images, images.new_pixels() as kept:
+        assert kept is None
 
 
 def test_there_are_no_new_pixels_that_would_fill_the_disk(release, monkeypatch):
@@ -161,8 +190,8 @@ def test_there_are_no_new_pixels_that_would_fill_the_disk(release, monkeypatch):
     free = 12 * 192 + agent_images._KEPT_FREE_BYTES
     for available, room in ((free, True), (free - 1, False)):
         monkeypatch.setattr(os, "statvfs", lambda path, n=available: SimpleNamespace(f_bavail=n, f_frsize=1))
-        with of(release) as images, images.new_pixels() as pixels:
-            assert (pixels is not None) == room
+        with of(release) as images, images.new_pixels() as kept:
+            assert (kept is not None) == room
         shutil.rmtree(release.folder / "cache")
 
 

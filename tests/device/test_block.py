@@ -71,14 +71,14 @@ def bounded_by(seconds):
 
 
 def test_block_names_the_bytes_that_were_loaded_and_what_ran_them(release):
-    result = run(release, threads=2)
+    result = run(release, threads=3)
 
     installed = (release.path / artefact_path("none-none")).read_bytes()
     assert result["artefact"] == sha(installed)
-    assert (result["runtime"], result["threads"], result["total_nodes"]) == ("ai-edge-litert", 2, 3)
+    assert (result["runtime"], result["threads"], result["total_nodes"]) == ("ai-edge-litert", 3, 3)
     assert result["cpus"] == sorted(os.sched_getaffinity(0))
     assert result["rss_peak_bytes"] > result["rss_anon_bytes"] > 1 << 20
-    assert cv2.getNumThreads() == 2
+    assert cv2.getNumThreads() == 3
 
 
 def test_timed_part_lies_between_warm_up_and_result_and_holds_all_queries(release):

@@ -114,6 +114,15 @@ def test_main_binds_the_process_and_lets_it_be_ended_first_before_it_runs_the_bl
     assert second == {"result": {"artefact": REQUEST.artefact}}
 
 
+def test_phase_is_heard_when_it_begins_and_not_when_the_worker_ends(monkeypatch):
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe))
+
+    worker.announce("accuracy", 11.0, done=3, total=12)
+
+    assert json.loads(pipe.getvalue()) == {"phase": "accuracy", "seconds": 11.0, "done": 3, "total": 12}
+
+
 def test_kernel_that_refuses_the_score_does_not_stop_the_worker(affinity, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(worker, "_OOM_SCORE", tmp_path / "missing" / "oom_score_adj")
     monkeypatch.setattr(block, "run_block", lambda request, announce: {})
