@@ -20,13 +20,13 @@ import numpy as np
 from liteship_agent import timing
 from liteship_agent.accuracy import Announce, run_accuracy_pass
 from liteship_agent.images import Images
+from liteship_agent.job import BlockRequest
 from liteship_agent.manifest import ManifestEntry
 from liteship_agent.preprocess import to_tensor
 from liteship_agent.release import InstalledRelease
 from liteship_agent.runtime import Model
 from liteship_agent.sensors import Sensors
 from liteship_agent.system import own_memory
-from liteship_agent.worker import Request
 
 _DISTINCT_IMAGES = 32
 _VMSTAT = Path("/proc/vmstat")
@@ -79,7 +79,7 @@ class Counters:
         }
 
 
-def run_block(request: Request, announce: Announce) -> Dict[str, Any]:
+def run_block(request: BlockRequest, announce: Announce) -> Dict[str, Any]:
     """Run one block in this process.
 
     Args:
@@ -133,7 +133,7 @@ def _time(
     images: Images,
     chosen: Sequence[int],
     tensors: Sequence[np.ndarray],
-    request: Request,
+    request: BlockRequest,
     announce: Announce,
 ) -> Dict[str, Any]:
     """First run, warm-up and the timed part."""

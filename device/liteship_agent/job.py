@@ -122,3 +122,35 @@ class Job:
         """
         anonymous = Job(**{**self.__dict__, "job_id": "", "forced": False})
         return hashlib.sha256(dumps(anonymous)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class BlockRequest:
+    """What one worker is asked for, as one JSON object on its stdin.
+
+    Args:
+        folder, release_id: Where the artefact is.
+        artefact: Its sha256.
+        runtime: Folder name of the runtime, which is on this process's path.
+        threads: Interpreter threads.
+        cpus: CPUs to be bound to; empty to stay on those that the process was started on.
+        min_queries, min_seconds, max_seconds: Of the timed loop: both minima are met unless the maximum comes first.
+        seed: Of the choice of images.
+        limit: Most validation images, null for all.
+        with_scores: Run every validation image once, after the timed part.
+        end_to_end: Time end-to-end queries too.
+    """
+
+    folder: str
+    release_id: str
+    artefact: str
+    runtime: str
+    threads: int
+    cpus: Tuple[int, ...]
+    min_queries: int
+    min_seconds: float
+    max_seconds: float
+    seed: int
+    limit: Optional[int]
+    with_scores: bool
+    end_to_end: bool

@@ -11,12 +11,12 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from liteship_agent import journal, preflight
-from liteship_agent.job import Job
+from liteship_agent.job import BlockRequest, Job
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import from_json, to_json
 from liteship_agent.release import InstalledRelease
@@ -207,13 +207,14 @@ class Rounds:
     def _measure_canary(self, round_index: int) -> Optional[Canary]:
         """The first case timed shortly; None where it failed, which is recorded."""
         seconds = self.job.limits.canary_seconds
-        request = {
-            **self._request(0, round_index),
-            "min_queries": 1,
-            "min_seconds": seconds,
-            "max_seconds": seconds,
-            "end_to_end": False,
-        }
+        request = replace(
+            self._request(0, round_index),
+            min_queries=1,
+            min_seconds=seconds,
+            max_seconds=seconds,
+            with_scores=False,
+            end_to_end=False,
+        )
         outcome, samples = self._measure(0, request)
         if outcome.result is None:
             self._record_failure(0, round_index, outcome)
@@ -228,10 +229,7 @@ class Rounds:
         )
 
     def _run_block(self, round_index: int, order: int, case_index: int) -> None:
-        case = self.job.cases[case_index]
-        request = self._request(case_index, round_index)
-        request["with_scores"] = (case.artefact, case.runtime) not in self.progress.scored
-        outcome, samples = self._measure(case_index, request)
+        outcome, samples = self._measure(case_index, self._request(case_index, round_index))
         result = outcome.result
         if result is None:
             self._record_failure(case_index, round_index, outcome)
@@ -258,30 +256,30 @@ class Rounds:
         failure = FailedBlock(case_index, round_index, str(outcome.reason))
         self.record({"event": "failed", "failure": to_json(failure)})
 
-    def _request(self, case_index: int, round_index: int) -> Dict[str, Any]:
+    def _request(self, case_index: int, round_index: int) -> BlockRequest:
         job, case = self.job, self.job.cases[case_index]
-        return {
-            "folder": str(self.release.folder),
-            "release_id": self.release.release_id,
-            "artefact": case.artefact,
-            "runtime": case.runtime,
-            "threads": case.threads,
-            "cpus": list(case.cpus),
-            "min_queries": queries_per_block(job.tier),
-            "min_seconds": job.tier.min_seconds / job.tier.rounds,
-            "max_seconds": job.tier.max_seconds / job.tier.rounds,
-            "seed": job.seed + round_index,
-            "limit": job.limit,
-            "with_scores": False,
-            "end_to_end": True,
-        }
+        return BlockRequest(
+            folder=str(self.release.folder),
+            release_id=self.release.release_id,
+            artefact=case.artefact,
+            runtime=case.runtime,
+            threads=case.threads,
+            cpus=case.cpus,
+            min_queries=queries_per_block(job.tier),
+            min_seconds=job.tier.min_seconds / job.tier.rounds,
+            max_seconds=job.tier.max_seconds / job.tier.rounds,
+            seed=job.seed + round_index,
+            limit=job.limit,
+            with_scores=(case.artefact, case.runtime) not in self.progress.scored,
+            end_to_end=True,
+        )
 
-    def _measure(self, case_index: int, request: Dict[str, Any]) -> Tuple[Outcome, List[Sample]]:
+    def _measure(self, case_index: int, request: BlockRequest) -> Tuple[Outcome, List[Sample]]:
         """Run a worker, once more where a signal from elsewhere ended it."""
         command = agent_command(self.release.runtime(self.job.cases[case_index].runtime), "worker")
         for _ in range(2):
             watch = _Watch(self.sensors, self.job.cases[case_index].cpus, self.job.limits.free_memory_bytes)
-            outcome = run_worker(command, request, self.job.limits.stall_seconds, watch)
+            outcome = run_worker(command, to_json(request), self.job.limits.stall_seconds, watch)
             watch.sample(None)
             if not outcome.was_killed:
                 break

@@ -8,49 +8,20 @@ libraries start threads when they are.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Sequence
 
 from liteship_agent.errors import AgentError
+from liteship_agent.job import BlockRequest
 from liteship_agent.records import from_json, parse_json
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a worker does.
-
-    Args:
-        folder, release_id: Where the artefact is.
-        artefact: Its sha256.
-        runtime: Folder name of the runtime, which is on this process's path.
-        threads: Interpreter threads.
-        cpus: CPUs to be bound to; empty to stay on those that the process was started on.
-        min_queries, min_seconds, max_seconds: Of the timed loop: both minima are met unless the maximum comes first.
-        seed: Of the choice of images.
-        limit: Most validation images, null for all.
-        with_scores: Run every validation image once, after the timed part.
-        end_to_end: Time end-to-end queries too.
-    """
-
-    folder: str
-    release_id: str
-    artefact: str
-    runtime: str
-    threads: int
-    cpus: Tuple[int, ...]
-    min_queries: int
-    min_seconds: float
-    max_seconds: float
-    seed: int
-    limit: Optional[int]
-    with_scores: bool
-    end_to_end: bool
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -60,13 +31,19 @@ def main() -> None:
         RecordError: it is no such request.
         AgentError: the block cannot be run.
     """
-    request = from_json(Request, parse_json(sys.stdin.buffer.read(), "worker request"), "worker request")
+    request = from_json(BlockRequest, parse_json(sys.stdin.buffer.read(), "worker request"), "worker request")
+    _end_with_parent()
     with contextlib.suppress(OSError):
         _OOM_SCORE.write_text("1000")  # when memory ends, this process goes and not the agent or the login
     bind(request.cpus)
     from liteship_agent.block import run_block
 
     _write({"result": run_block(request, announce)})
+
+
+def _end_with_parent() -> None:
+    """A worker whose agent was killed must not go on and disturb the next one."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def bind(cpus: Sequence[int]) -> None:

@@ -150,11 +150,10 @@ def deploy(
     release = Release(
         schema_version=Release.SCHEMA_VERSION,
         study=manifest.study,
+        # In an order of their own: a release is the same in whatever order its runtimes are named.
         runtimes=tuple(
             replace(one.reference(), refused=tuple(sha256 for sha256 in refused[one.runtime] if sha256 in artefacts))
-            for one in sorted(
-                packed, key=lambda one: one.folder
-            )  # a release is the same in whatever order they are named
+            for one in sorted(packed, key=lambda one: one.folder)
         ),
         files=tuple(ReleaseFile(path, blob.sha256) for path, blob in files.items()),
     )

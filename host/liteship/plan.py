@@ -148,12 +148,12 @@ def _read_figures(path: Path) -> Report:
 
 
 def _startup_seconds(blocks: Sequence[Block]) -> float | None:
-    """Median time of a block beside what is invoked in it; blocks of the first round may score all images too."""
+    """Median time of a block beside what is invoked in it; the few that score all images too do not count in it."""
     seconds = [
         (block.samples[-1].at_ns - block.samples[0].at_ns - (block.timed_to_ns - block.timed_from_ns)) / 1e9
         - (block.first_ns + block.warmup_ns) / 1e9
         for block in blocks
-        if block.round_index and len(block.samples) > 1
+        if len(block.samples) > 1
     ]
     return max(0.0, statistics.median(seconds)) if seconds else None
 

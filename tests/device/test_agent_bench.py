@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import statistics
 import subprocess
 from collections import Counter
@@ -378,7 +379,24 @@ class EnoughError(Exception):
     """The link is lost."""
 
 
-def test_detached_job_outlives_its_follower_is_stopped_and_goes_on(tmp_path, monkeypatch):
+def kill_agent(folder: Path, job_id: str) -> None:
+    """kill -9 of the agent alone; its worker has to end by itself."""
+    pid = int((folder / "lock").read_text().split()[0])
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    while any(is_running(worker) for worker in workers):
+        os.sched_yield()
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("end", [bench.stop, kill_agent])
+def test_detached_job_outlives_its_follower_is_ended_and_goes_on(tmp_path, monkeypatch, end):
     release = install(tmp_path, {"none-none": GOOD, "none-int8": good_artefact("int8")}, agent=agent_archive())
     use_archive(monkeypatch, release)
     tier = Tier("test", 4, 8, 0.0, 5.0)
@@ -391,7 +409,7 @@ def test_detached_job_outlives_its_follower_is_stopped_and_goes_on(tmp_path, mon
     with pytest.raises(EnoughError):
         bench.follow(release.folder, job.job_id, lose_link_after_a_block)
     assert bench.lock_holder(release.folder) == job.job_id
-    bench.stop(release.folder, job.job_id)
+    end(release.folder, job.job_id)
     with open(release.folder / "lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # returns when the job has ended
     before = events_of(job, release.folder, "block")

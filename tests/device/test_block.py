@@ -11,9 +11,9 @@ from release_samples import RUNTIME, good_artefact, install, photographs, sha
 from liteship_agent import block, images, timing
 from liteship_agent.block import Counters, run_block
 from liteship_agent.errors import ImageError, ModelError, RecordError
+from liteship_agent.job import BlockRequest
 from liteship_agent.release import VALIDATION, artefact_path
 from liteship_agent.runtime import Model
-from liteship_agent.worker import Request
 
 SECOND = 1_000_000_000
 GOOD = good_artefact()
@@ -25,7 +25,7 @@ def release(tmp_path):
 
 
 def request_for(release, **changes):
-    request = Request(
+    request = BlockRequest(
         folder=str(release.folder),
         release_id=release.release_id,
         artefact=sha(GOOD.content),

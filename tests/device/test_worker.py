@@ -13,10 +13,10 @@ from release_samples import RUNTIME, good_artefact, install, sha
 
 from liteship_agent import block, worker
 from liteship_agent.errors import AgentError, RecordError
+from liteship_agent.job import BlockRequest
 from liteship_agent.records import from_json
 from liteship_agent.report import Block, Scores
 from liteship_agent.watch import agent_command
-from liteship_agent.worker import Request
 
 GOOD = good_artefact()
 
@@ -37,7 +37,7 @@ def oom_score(tmp_path, monkeypatch):
     return path
 
 
-REQUEST = Request(
+REQUEST = BlockRequest(
     folder="folder",
     release_id="release",
     artefact=sha(GOOD.content),
