@@ -14,6 +14,9 @@ HOW = $(call option,RUNTIME,runtime) $(call option,TIER,tier) $(call option,BUDG
 WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,WEIGHTS,weights) \
 	$(call option,EPOCHS,epochs) $(HOW)
 
+# Beside each other, the long files first; four processes at most, because each may load TensorFlow.
+PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run deploy bench repeat report doctor test lint check lock clean
 
@@ -52,7 +55,7 @@ doctor: setup ## what is missing here and on TARGET
 	@$(BIN)/liteship doctor --target '$(TARGET)'
 
 test: $(VENV)/dev-is-installed ## all tests that need no board
-	$(BIN)/pytest -q
+	$(PYTEST) tests/integration tests/host tests/device tests/contract
 
 lint: $(VENV)/dev-is-installed ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -61,7 +64,7 @@ lint: $(VENV)/dev-is-installed ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 check: lint ## what must hold before a commit: lint and the quick tests
-	$(BIN)/pytest -q tests/host tests/device tests/contract
+	$(PYTEST) tests/host tests/device tests/contract
 
 lock: $(VENV)/dev-is-installed ## pin the dependencies anew
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
