@@ -27,7 +27,8 @@ from liteship_agent.rounds import Rounds
 from liteship_agent.sensors import Sensors
 from liteship_agent.watch import python_with_agent
 
-_JOURNAL = "journal.jsonl"
+_JOURNAL, _REPORT = "journal.jsonl", "report.json"
+_FETCHED = "fetched"
 _POLL_SECONDS = 0.25
 _STOP = "stop"
 _HEARTBEAT_SECONDS = 15
@@ -44,15 +45,22 @@ def job_folder(folder: Path, job_id: str) -> Path:
 
 
 def find_unfinished(folder: Path, key: str) -> Optional[Job]:
-    """The latest job without a report whose request is the same; jobs of another version are not looked at."""
+    """The latest job of the same request whose report no host has; jobs of another version are not looked at."""
     for path in sorted((folder / "jobs").glob("*/job.json"), reverse=True):
         try:
             job = read_record(Job, path)
         except RecordError:
             continue
-        if job.key() == key and not (path.parent / "report.json").exists():
+        if job.key() == key and not (path.parent / _FETCHED).exists():
             return job
     return None
+
+
+def mark_fetched(folder: Path, job_id: str) -> None:
+    """Note that a host has the report of a job: the same request is a new job from now on."""
+    path = job_folder(folder, job_id)
+    if path.exists():
+        (path / _FETCHED).touch()
 
 
 def start(
@@ -72,7 +80,7 @@ def start(
         pause: Sleeps for some seconds.
 
     Returns:
-        The job that runs now: with its CPUs chosen, and with the unfinished one's id where there was one.
+        The job to follow: with its CPUs chosen, and with the unfinished one's id where there was one.
     Raises:
         LockedError: another job holds the target.
         PreflightError: the machine is not fit to measure on, and the job is not forced.
@@ -81,6 +89,8 @@ def start(
     unfinished = find_unfinished(folder, job.key())
     if unfinished is not None:
         job = replace(unfinished, forced=unfinished.forced or job.forced)
+        if (job_folder(folder, job.job_id) / _REPORT).exists():
+            return unfinished  # only the link was lost before the host had it
     holder = lock_holder(folder)
     if holder == job.job_id:
         return job
@@ -127,11 +137,11 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
         holds = lock_holder(folder) == job_id
         seen = seen or holds
         alive = holds or (not seen and time.monotonic() - started < _START_SECONDS)
-        finished = (path / "report.json").exists()
+        finished = (path / _REPORT).exists()
         for event in tail.new_events():
             emit(_shown(event))
         if finished:
-            return parse_json((path / "report.json").read_bytes(), str(path / "report.json"))
+            return parse_json((path / _REPORT).read_bytes(), str(path / _REPORT))
         if time.monotonic() - spoken > _HEARTBEAT_SECONDS:
             spoken = time.monotonic()
             emit({"event": "alive"})
@@ -243,7 +253,7 @@ def run_job(
             for line in log_lines(manifest, job, path / _JOURNAL, rounds.progress):
                 print(line, flush=True)
                 rounds.record({"event": "log", "line": line})
-            write_report(path / "report.json", manifest, job, path / _JOURNAL, rounds.progress, sensors)
+            write_report(path / _REPORT, manifest, job, path / _JOURNAL, rounds.progress, sensors)
         except OSError as exc:
             raise AgentError(
                 f"space and a sound disk under {path} are required. Received: {exc.strerror or exc}. "

@@ -56,14 +56,15 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = verb("bench", _bench, "start or go on with the job on stdin and follow it", speaks_events=True)
     stop = verb("stop", _stop, "end a running job; what it measured stays", speaks_events=True)
+    fetched = verb("fetched", _fetched, "note that the host has the report of a job", speaks_events=True)
     smoke = verb("smoke", _smoke, "compare every model of a release with the host's answers", speaks_events=True)
     run_job = verb("run-job", _run_job, "run a job in this process (used by bench)")
     verb("worker", _worker, "time one model for the request on stdin (used by run-job)")
     smoke_runtime = verb("smoke-runtime", _smoke_runtime, "the same in one runtime (used by smoke)")
     verb("explain", _explain, "run a model on the host's pixels for the request on stdin", speaks_events=True)
-    for sub in (bench, stop, smoke, smoke_runtime, run_job):
+    for sub in (bench, stop, fetched, smoke, smoke_runtime, run_job):
         sub.add_argument("--folder", type=Path, required=True, help="the liteship folder")
-    for sub in (stop, run_job):
+    for sub in (stop, fetched, run_job):
         sub.add_argument("--job", required=True, help="id of the job")
     for sub in (smoke, smoke_runtime):
         sub.add_argument("--release", required=True, help="id of the release")
@@ -85,6 +86,13 @@ def _stop(options: argparse.Namespace) -> None:
     from liteship_agent import bench
 
     bench.stop(options.folder, options.job)
+    emit({"event": "done"})
+
+
+def _fetched(options: argparse.Namespace) -> None:
+    from liteship_agent import bench
+
+    bench.mark_fetched(options.folder, options.job)
     emit({"event": "done"})
 
 

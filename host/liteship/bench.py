@@ -6,6 +6,7 @@ causes of flips are looked for, which takes the link once more.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,9 +98,17 @@ def bench(
     report = _completed(report, manifest, deployment, predictions)
     path = report_path(study, report)
     write_record(report, path)
+    _mark_fetched(connection, deployment, report.job.job_id)
     report = _with_causes(connection, study, manifest, deployment, report, predictions, say)
     write_record(report, path)
     return report
+
+
+def _mark_fetched(connection: Connection, deployment: Deployment, job_id: str) -> None:
+    """Tell the target that the report is here; if the link is lost first, the same command fetches it once more."""
+    words = ("fetched", "--folder", deployment.folder, "--job", job_id)
+    with contextlib.suppress(LinkError):
+        connection.call(agent_command(connection, deployment, *words))
 
 
 def report_path(study: Path, report: Report) -> Path:

@@ -229,8 +229,19 @@ def test_start_makes_a_new_job_of_another_request(board, launched):
     assert read_record(Job, board.folder / "jobs" / other.job_id / "job.json") == other
 
 
-def test_start_makes_a_new_job_where_the_same_request_is_finished(board, launched):
+def test_start_finds_the_finished_job_whose_report_was_lost_with_the_link(board, launched):
+    report = board.run()
+
+    job = start(board, replace(board.job, job_id="20261122-120000-later"))
+
+    assert job == board.job
+    assert launched == []
+    assert from_json(Report, bench.follow(board.folder, job.job_id, lambda event: None), "report") == report
+
+
+def test_start_makes_a_new_job_where_the_report_of_the_same_request_was_fetched(board, launched):
     board.run()
+    bench.mark_fetched(board.folder, board.job.job_id)
     again = replace(board.job, job_id="20261122-120000-later")
 
     assert start(board, again) == again

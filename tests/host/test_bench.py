@@ -86,10 +86,10 @@ class Connection:
         on_event: Callable[[Event], None] | None = None,
         idle_seconds: float = 60.0,
     ) -> Event:
-        found = re.search(r" (bench|stop|explain)\b(.*)", command.partition(".zip")[2])
+        found = re.search(r" (bench|stop|fetched|explain)\b(.*)", command.partition(".zip")[2])
         assert found, command
         self.verbs.append(found[0].strip())
-        if found[1] == "stop":
+        if found[1] in ("stop", "fetched"):
             return {}
         if found[1] == "explain":
             if self.explain is not None:
@@ -186,6 +186,24 @@ def test_report_is_kept_with_what_the_host_adds(run: Callable[..., Report], repo
     assert [(flip.artefact, flip.path) for flip in against_host] == [(sha(name), "cat/7.jpg") for name in VARIANTS]
     assert found.extra["pixels"] == {"compared": IMAGE_COUNT, "different": 2, "largest_difference": 3}
     assert found.blocks == report.blocks
+
+
+def test_target_is_told_that_its_report_was_fetched_only_when_it_is_kept(
+    run: Callable[..., Report], report: Report, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, kept = Connection(report), []
+    call = connection.call
+
+    def watch(command: str, *arguments: Any, **options: Any) -> Event:
+        kept.append(any(study.glob("reports/pi/*.json")))
+        return call(command, *arguments, **options)
+
+    monkeypatch.setattr(connection, "call", watch)
+    run(connection)
+    told = [verb.split()[0] for verb in connection.verbs].index("fetched")
+    assert connection.verbs[told].endswith(f"--job {report.job.job_id}")
+    assert kept[told]
+    assert not kept[told - 1]
 
 
 def test_report_is_kept_where_the_link_is_lost_afterwards(
