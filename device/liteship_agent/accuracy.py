@@ -29,7 +29,7 @@ from liteship_agent.smoke import compare_golden, require_finite
 Announce = Callable[..., None]
 Result = TypeVar("Result")
 
-_CHUNK_BYTES = 2 * 2**20
+_CHUNK_BYTES = 2**20
 """Of the float tensors that a thread prepares at a time. Decoding an image before each invocation would empty the
 caches each time: MobileNetV2 at 96 then takes a fifth longer."""
 

@@ -12,7 +12,7 @@ import pytest
 from release_samples import LABELS, RUNTIME, good_artefact, install, photographs, sha
 
 from liteship_agent import accuracy, images
-from liteship_agent.accuracy import ahead, run_accuracy_pass
+from liteship_agent.accuracy import prepare_ahead, run_accuracy_pass
 from liteship_agent.errors import ImageError, ModelError
 from liteship_agent.images import Images, load_pixels
 from liteship_agent.preprocess import decode, resize
@@ -207,19 +207,39 @@ class EagerPool:
         return future
 
 
+@pytest.mark.parametrize("interpreter_threads", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 100])
-def test_no_more_chunks_are_prepared_ahead_than_allowed(monkeypatch, count):
+def test_every_chunk_is_prepared_once_in_order_and_no_more_ahead_than_allowed(monkeypatch, count, interpreter_threads):
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
-    prepared = []
+    prepared, taken = [], []
 
-    for taken, result in enumerate(ahead(lambda chunk: (prepared.append(chunk), chunk)[1], count, 2)):
-        assert result == taken
-        assert len(prepared) <= taken + 2 * accuracy._CHUNKS_AHEAD
+    for chunk in prepare_ahead(lambda chunk: (prepared.append(chunk), chunk)[1], count, 2, interpreter_threads):
+        assert len(prepared) <= len(taken) + 2 * accuracy._CHUNKS_AHEAD
+        taken.append(chunk)
 
-    assert prepared == list(range(count))
+    assert prepared == taken == list(range(count))
 
 
-def test_chunks_keep_their_order_when_a_later_one_is_ready_first():
+@pytest.mark.parametrize(
+    ("interpreter_threads", "prepared_at", "waited_for"),
+    [(1, [4, 5, 6, 7, 8, 9, 9, 9, 9], []), (2, [4] * 4 + [8] * 4 + [9], [4, 4, 1])],
+)
+def test_interpreter_that_takes_all_cpus_and_the_preparing_threads_take_turns(
+    monkeypatch, interpreter_threads, prepared_at, waited_for
+):
+    """How many of nine chunks are prepared when the interpreter gets each of them, on two CPUs."""
+    waits, prepared = [], []
+    monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
+    monkeypatch.setattr(accuracy, "wait", lambda futures: waits.append(len(futures)))
+
+    chunks = prepare_ahead(prepared.append, 9, 2, interpreter_threads)
+
+    assert [len(prepared) for _ in chunks] == prepared_at
+    assert waits == waited_for
+
+
+@pytest.mark.parametrize("interpreter_threads", [1, 2])
+def test_chunks_keep_their_order_when_a_later_one_is_ready_first(interpreter_threads):
     second_is_ready = threading.Event()
 
     def prepare(chunk):
@@ -229,7 +249,7 @@ def test_chunks_keep_their_order_when_a_later_one_is_ready_first():
             second_is_ready.set()
         return chunk
 
-    assert list(ahead(prepare, 20, 2)) == list(range(20))
+    assert list(prepare_ahead(prepare, 20, 2, interpreter_threads)) == list(range(20))
 
 
 def test_failure_of_one_chunk_ends_the_pass_there(monkeypatch):
@@ -242,7 +262,7 @@ def test_failure_of_one_chunk_ends_the_pass_there(monkeypatch):
 
     taken = []
     with pytest.raises(ImageError, match=r"cats/3\.jpg"):
-        taken.extend(ahead(prepare, 100, 1))
+        taken.extend(prepare_ahead(prepare, 100, 2, 1))
 
     assert taken == [0, 1, 2]
 
@@ -258,10 +278,10 @@ def test_chunks_that_nobody_takes_are_not_prepared(monkeypatch):
             return futures[-1]
 
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", SlowPool)
-    results = ahead(lambda chunk: chunk, 100, 4)
-    assert next(results) == 0
+    chunks = prepare_ahead(lambda chunk: chunk, 100, 4, 1)
+    assert next(chunks) == 0
 
-    results.close()
+    chunks.close()
 
     assert len(futures) == 4 * accuracy._CHUNKS_AHEAD
     assert all(future.cancelled() for future in futures[1:])

@@ -61,7 +61,7 @@ def test_budget_is_a_time(text: str, seconds: float) -> None:
     "options",
     [
         *({"threads": text} for text in ("", "0", "65", "one", "1,", "1.5", "-1")),
-        *({"cpus": [text]} for text in ("", "a", "1-", "-1", "3-1", "0-1024", "0,,1", "1 2")),
+        *({"cpus": [text]} for text in ("", "a", "1-", "-1", "3-1", "0-5000", "0,,1", "1 2")),
         *({"budget": text} for text in ("", "20", "m", "-1m", "1h30m", "1d")),
         {"tier": "slow"},
         {"tier": "rapid", "budget": "1h"},

@@ -20,6 +20,8 @@ from liteship.errors import UsageError
 from liteship.plan import Planner, Settings, make_cases, read_history
 from liteship.recipe import BenchSettings, load_recipe
 from liteship.targets import Target
+from liteship_agent.cpus import parse_cpus
+from liteship_agent.errors import AgentError
 from liteship_agent.images import selected_images
 from liteship_agent.job import TIERS
 from liteship_agent.manifest import Manifest
@@ -53,7 +55,7 @@ ForceOption = Annotated[
     typer.Option("--force", help="Measure although the target is hot, throttled or busy; every row is marked."),
 ]
 
-_MOST_THREADS, _LAST_CPU = 64, 1023
+_MOST_THREADS = 64
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -131,11 +133,10 @@ def _read_threads(text: str) -> tuple[int, ...]:
 
 
 def _read_cpus(text: str) -> tuple[int, ...]:
-    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split(",")]
-    bounds = [(int(found[1]), int(found[2] or found[1])) for found in ranges if found]
-    if len(bounds) < len(ranges) or any(not first <= last <= _LAST_CPU for first, last in bounds):
-        raise UsageError(f"--cpus: a set of CPUs such as 4-7 or 0,2 is required. Received: {text}.")
-    return tuple(sorted({cpu for first, last in bounds for cpu in range(first, last + 1)}))
+    try:
+        return parse_cpus(text)
+    except AgentError as exc:
+        raise UsageError(f"--cpus: {exc}.") from exc
 
 
 def _read_seconds(text: str) -> float:

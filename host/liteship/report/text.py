@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from liteship_agent.cpus import format_cpus
+
 MISSING = "–"
 
 
@@ -20,15 +22,7 @@ def count(number: int, noun: str) -> str:
 
 def cpu_list(cpus: Sequence[int] | None) -> str:
     """CPUs as Linux lists them: 0-3, or 0,2,4-7."""
-    if not cpus:
-        return MISSING
-    groups: list[list[int]] = []
-    for cpu in cpus:
-        if groups and cpu == groups[-1][-1] + 1:
-            groups[-1].append(cpu)
-        else:
-            groups.append([cpu])
-    return ",".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)
+    return format_cpus(cpus) if cpus else MISSING
 
 
 def percent(ratio: float | None) -> str:
