@@ -46,10 +46,10 @@ bench: setup ## measure a study on TARGET
 	@$(BIN)/liteship bench $(WHERE) $(HOW)
 
 repeat: setup ## the last measurement again: do the ratios agree?
-	@$(BIN)/liteship repeat $(WHERE) $(call option,JOB,job)
+	@$(BIN)/liteship repeat $(WHERE) $(call option,JOB,job) $(if $(FORCE),--force)
 
 report: setup ## print the last table again
-	@$(BIN)/liteship report $(WHERE)
+	@$(BIN)/liteship report $(WHERE) $(call option,JOB,job)
 
 doctor: setup ## what is missing here and on TARGET
 	@$(BIN)/liteship doctor --target '$(TARGET)'

@@ -6,22 +6,26 @@ detached from the login that started it; `follow` shows the journal to whoever a
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, TextIO
+from typing import Any, Callable, Dict, Iterator, Optional, TextIO, Tuple
 
 from liteship_agent import journal, preflight
 from liteship_agent.cpus import resolve
 from liteship_agent.errors import AgentError, LockedError, PreflightError, RecordError
 from liteship_agent.job import Job
 from liteship_agent.outcome import log_lines, write_report
-from liteship_agent.records import parse_json, read_record, write_record
+from liteship_agent.records import read_record, write_record
 from liteship_agent.release import InstalledRelease
 from liteship_agent.rounds import Rounds
 from liteship_agent.sensors import Sensors
@@ -31,6 +35,9 @@ _JOURNAL, _REPORT = "journal.jsonl", "report.json"
 _FETCHED = "fetched"
 _POLL_SECONDS = 0.25
 _STOP = "stop"
+_STARTING = "starting"  # who holds the lock has not said its id yet
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_LOG_BYTES = 65536
 _HEARTBEAT_SECONDS = 15
 _START_SECONDS = 30  # a slow board may need so long to start Python and take the lock
 _LOCK_ATTEMPTS = 5
@@ -45,15 +52,22 @@ def job_folder(folder: Path, job_id: str) -> Path:
 
 
 def find_unfinished(folder: Path, key: str) -> Optional[Job]:
-    """The latest job of the same request whose report no host has; jobs of another version are not looked at."""
-    for path in sorted((folder / "jobs").glob("*/job.json"), reverse=True):
+    """The job of the same request whose report no host has; jobs of another version are not looked at.
+
+    Of several it is the one that runs, else one that has its report, else the one that has measured most.
+    """
+    holder = lock_holder(folder)
+    found: Dict[Tuple[bool, bool, int, str], Job] = {}
+    for path in (folder / "jobs").glob("*/job.json"):
         try:
             job = read_record(Job, path)
         except RecordError:
             continue
         if job.key() == key and not (path.parent / _FETCHED).exists():
-            return job
-    return None
+            measured = path.with_name(_JOURNAL)
+            size = measured.stat().st_size if measured.exists() else 0
+            found[job.job_id == holder, path.with_name(_REPORT).exists(), size, job.job_id] = job
+    return found[max(found)] if found else None
 
 
 def mark_fetched(folder: Path, job_id: str) -> None:
@@ -65,7 +79,8 @@ def mark_fetched(folder: Path, job_id: str) -> None:
 
 def start(
     folder: Path,
-    job: Job,
+    request: Job,
+    started: Callable[[Job], None],
     say: Callable[[str], None],
     sensors: Optional[Sensors] = None,
     pause: Callable[[float], None] = time.sleep,
@@ -74,41 +89,79 @@ def start(
 
     Args:
         folder: The liteship folder.
-        job: The request.
+        request: The job, of which the CPUs may be left open.
+        started: Told which job it is, before anything is waited for, so that it can be stopped from then on.
         say: Told what is waited for.
         sensors: Of this machine.
         pause: Sleeps for some seconds.
 
     Returns:
         The job to follow: with its CPUs chosen, and with the unfinished one's id where there was one.
+
     Raises:
         LockedError: another job holds the target.
         PreflightError: the machine is not fit to measure on, and the job is not forced.
+        AgentError: it is no job, was stopped, or the disk is full or broken.
     """
-    job = replace(job, cases=tuple(replace(case, cpus=resolve(case.cpus, case.threads)) for case in job.cases))
+    _require_content(request)
+    cases = tuple(replace(case, cpus=resolve(case.cpus, case.threads)) for case in request.cases)
+    with _sound_disk(folder):
+        job = _chosen(folder, replace(request, cases=cases))
+        started(job)
+        path = job_folder(folder, job.job_id)
+        if (path / _REPORT).exists() or lock_holder(folder) == job.job_id:
+            return job  # it runs, or only the link was lost before the host had the report
+        (path / _STOP).unlink(missing_ok=True)
+        sensors = sensors or Sensors()
+        problems = preflight.wait_until_fit(
+            sensors, folder, job.limits, preflight.own_cpu_ns, pause, say, patient=not job.forced
+        )
+        if problems and not job.forced:
+            raise PreflightError(f"a machine that is fit to measure on is required. Received: {'; '.join(problems)}")
+        if (path / _STOP).exists():
+            raise AgentError("stopped before it began")
+        # Another host may have begun in the meantime.
+        latest = _chosen(folder, job)
+        if lock_holder(folder) == latest.job_id:
+            started(latest)
+            return latest
+        _launch(folder, job, problems, sensors.sample()["temperature_celsius"])
+    return job
+
+
+def _require_content(job: Job) -> None:
+    """Raise AgentError for a job that measures nothing or names a runtime that it does not describe."""
+    for required, is_met in (
+        ("at least one case", bool(job.cases)),
+        ("at least one round", job.tier.rounds >= 1),
+        ("a limit of at least one image", job.limit is None or job.limit >= 1),
+        ("the name of every runtime", all(case.runtime in job.runtimes for case in job.cases)),
+    ):
+        if not is_met:
+            raise AgentError(f"the job on stdin: {required} is required. Received: none")
+
+
+def _chosen(folder: Path, job: Job) -> Job:
+    """The unfinished job of the same request, else this one.
+
+    Raises:
+        LockedError: another job holds the target.
+    """
     unfinished = find_unfinished(folder, job.key())
     if unfinished is not None:
         job = replace(unfinished, forced=unfinished.forced or job.forced)
-        if (job_folder(folder, job.job_id) / _REPORT).exists():
-            return unfinished  # only the link was lost before the host had it
     holder = lock_holder(folder)
-    if holder == job.job_id:
-        return job
-    if holder is not None:
+    if holder not in (None, job.job_id):
         raise LockedError(f"a free target is required. Received: one that job {holder} holds")
-    sensors = sensors or Sensors()
-    problems = preflight.wait_until_fit(
-        sensors, folder, job.limits, preflight.own_cpu_ns, pause, say, patient=not job.forced
-    )
-    if problems and not job.forced:
-        raise PreflightError(f"a machine that is fit to measure on is required. Received: {'; '.join(problems)}")
+    return job
+
+
+def _launch(folder: Path, job: Job, problems: Tuple[str, ...], celsius: Optional[float]) -> None:
     path = job_folder(folder, job.job_id)
     path.mkdir(parents=True, exist_ok=True)
     write_record(job, path / "job.json")
-    (path / _STOP).unlink(missing_ok=True)
-    celsius = sensors.sample()["temperature_celsius"]
     journal.append(path / _JOURNAL, {"event": "session", "problems": problems, "start_celsius": celsius})
-    with open(path / "log.txt", "ab") as log:
+    with open(path / "log.txt", "wb") as log:
         subprocess.Popen(
             [*python_with_agent(), "run-job", "--folder", str(folder), "--job", job.job_id],
             stdin=subprocess.DEVNULL,
@@ -117,15 +170,30 @@ def start(
             start_new_session=True,
             cwd="/",
         )
-    return job
 
 
-def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) -> Any:
+@contextmanager
+def _sound_disk(folder: Path) -> Iterator[None]:
+    """One clear line where the disk is full, read-only or broken."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _DISK_ERRORS:
+            raise
+        raise AgentError(
+            f"space and a sound disk under {folder} are required. Received: {exc.strerror}. "
+            "What was measured is kept; the same command goes on from there"
+        ) from exc
+
+
+def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) -> Path:
     """Emit every event of a job's journal, from its first, until its report is there.
 
     Returns:
-        The report as a JSON object.
+        The file of the report.
+
     Raises:
+        LockedError: another job was quicker to take the target.
         AgentError: the job ended without a report; the message has the last line of its log.
     """
     path = job_folder(folder, job_id)
@@ -134,14 +202,17 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
     started = spoken = time.monotonic()
     while True:
         # The lock is looked at before the report: a job that ends in between has written its report by then.
-        holds = lock_holder(folder) == job_id
+        holder = lock_holder(folder)
+        holds = holder == job_id
         seen = seen or holds
         alive = holds or (not seen and time.monotonic() - started < _START_SECONDS)
         finished = (path / _REPORT).exists()
         for event in tail.new_events():
             emit(_shown(event))
         if finished:
-            return parse_json((path / _REPORT).read_bytes(), str(path / _REPORT))
+            return path / _REPORT
+        if holder not in (None, job_id, _STARTING):
+            raise LockedError(f"a free target is required. Received: one that job {holder} holds")
         if time.monotonic() - spoken > _HEARTBEAT_SECONDS:
             spoken = time.monotonic()
             emit({"event": "alive"})
@@ -152,7 +223,10 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
 
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it was ended from outside"
+    if lines:
+        return lines[-1]
+    is_full = shutil.disk_usage(log.parent).free < _LOG_BYTES
+    return f"no space is left under {log.parent}" if is_full else "it was ended from outside"
 
 
 def _shown(event: Dict[str, Any]) -> Dict[str, Any]:
@@ -178,12 +252,12 @@ def _shown(event: Dict[str, Any]) -> Dict[str, Any]:
 def stop(folder: Path, job_id: str) -> None:
     """End a job and its worker, or keep it from starting; what is journaled stays."""
     path = job_folder(folder, job_id)
-    if path.exists():
-        (path / _STOP).touch()
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _STOP).touch()
     if lock_holder(folder) != job_id:
         return
-    pid = int((folder / "lock").read_text().split()[0])
-    os.killpg(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError, IndexError, ValueError):  # it ends at this moment
+        os.killpg(int((folder / "lock").read_text().split()[0]), signal.SIGTERM)
 
 
 # --- the lock of the target ---
@@ -197,7 +271,7 @@ def lock_holder(folder: Path) -> Optional[str]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 fields = file.read().split()
-                return fields[1] if len(fields) == 2 else "starting"
+                return fields[1] if len(fields) == 2 else _STARTING
     except FileNotFoundError:
         pass
     return None
@@ -238,7 +312,7 @@ def run_job(
     """
     path = job_folder(folder, job_id)
     job = read_record(Job, path / "job.json")
-    with _acquire_lock(folder, job_id):
+    with _sound_disk(folder), _acquire_lock(folder, job_id):
         if (path / _STOP).exists():
             raise AgentError("stopped before it began")
         release = InstalledRelease(folder, job.release_id)
@@ -248,14 +322,8 @@ def run_job(
                 raise AgentError(f"an artefact of the manifest is required. Received: {case.artefact}")
         sensors = sensors or Sensors()
         rounds = Rounds(release, manifest, job, path / _JOURNAL, sensors, pause)
-        try:
-            rounds.run()
-            for line in log_lines(manifest, job, path / _JOURNAL, rounds.progress):
-                print(line, flush=True)
-                rounds.record({"event": "log", "line": line})
-            write_report(path / _REPORT, manifest, job, path / _JOURNAL, rounds.progress, sensors)
-        except OSError as exc:
-            raise AgentError(
-                f"space and a sound disk under {path} are required. Received: {exc.strerror or exc}. "
-                "What was measured is kept; the same command goes on from there"
-            ) from exc
+        rounds.run()
+        for line in log_lines(manifest, job, path / _JOURNAL, rounds.progress):
+            print(line, flush=True)
+            rounds.record({"event": "log", "line": line})
+        write_report(path / _REPORT, manifest, job, path / _JOURNAL, rounds.progress, sensors)

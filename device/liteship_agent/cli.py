@@ -75,11 +75,24 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(options: argparse.Namespace) -> None:
     from liteship_agent import bench
 
-    request = loads(Job, sys.stdin.buffer.read(), "the job on stdin")
-    job = bench.start(options.folder, request, lambda reason: emit({"event": "wait", "reason": reason}))
-    emit({"event": "started", "job": to_json(job)})
-    report = bench.follow(options.folder, job.job_id, emit)
-    emit({"event": "done", "report": report})
+    job = bench.start(
+        options.folder,
+        loads(Job, sys.stdin.buffer.read(), "the job on stdin"),
+        lambda job: emit({"event": "started", "job": to_json(job)}),
+        lambda reason: emit({"event": "preflight", "reason": reason}),
+    )
+    _emit_report(bench.follow(options.folder, job.job_id, emit))
+
+
+def _emit_report(path: Path) -> None:
+    """The `done` event with a report that is one line of ASCII already and may be large."""
+    sys.stdout.write('\x1eliteship {"event": "done", "report": ')
+    sys.stdout.flush()
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(65536), b""):
+            sys.stdout.buffer.write(piece.rstrip(b"\n"))
+    sys.stdout.buffer.write(b"}\n")
+    sys.stdout.buffer.flush()
 
 
 def _stop(options: argparse.Namespace) -> None:

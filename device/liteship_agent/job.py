@@ -139,6 +139,7 @@ class BlockRequest:
         limit: Most validation images, null for all.
         with_scores: Run every validation image once, after the timed part.
         end_to_end: Time end-to-end queries too.
+        agent_pid: The process that started the worker, which ends with it.
     """
 
     folder: str
@@ -154,3 +155,4 @@ class BlockRequest:
     limit: Optional[int]
     with_scores: bool
     end_to_end: bool
+    agent_pid: int

@@ -9,14 +9,14 @@ import json
 import statistics
 from array import array
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from liteship_agent import journal
 from liteship_agent.images import selected_images
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest
-from liteship_agent.records import atomic_file, from_json, to_json
-from liteship_agent.report import VOID, Report, Scores
+from liteship_agent.records import atomic_file, to_json
+from liteship_agent.report import VOID, Report
 from liteship_agent.rounds import Progress
 from liteship_agent.sensors import Sensors
 from liteship_agent.system import environment
@@ -26,7 +26,7 @@ from liteship_agent.validity import void_rounds
 def write_report(
     path: Path, manifest: Manifest, job: Job, journal_path: Path, progress: Progress, sensors: Sensors
 ) -> None:
-    """Write the report of a job whose rounds are run."""
+    """Write the report of a job whose rounds are run: one line of ASCII, so that it can be sent as it is."""
     report = Report(
         schema_version=Report.SCHEMA_VERSION,
         job=job,
@@ -36,18 +36,23 @@ def write_report(
         blocks=(),
         canaries=tuple(progress.canaries),
         failed=tuple(progress.failed.values()),
-        accuracy=tuple(_scores(journal_path)),
+        accuracy=(),
         environment=environment(),
         sensors=sensors.sources(),
         problems=progress.problems,
     )
-    head = {key: value for key, value in to_json(report).items() if key != "blocks"}
-    void = void_openings(job, progress)
+    head = {key: value for key, value in to_json(report).items() if key not in ("blocks", "accuracy")}
     with atomic_file(path) as file:
-        file.write(json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1].encode() + b', "blocks": [')
-        for index, block in enumerate(_blocks(journal_path, void)):
-            file.write((b", " if index else b"") + json.dumps(block, ensure_ascii=False).encode())
-        file.write(b"]}\n")
+        file.write(json.dumps(head, allow_nan=False)[:-1].encode())
+        for name, parts in (
+            ("blocks", _blocks(journal_path, void_openings(job, progress))),
+            ("accuracy", _scores(journal_path)),
+        ):
+            file.write(f', "{name}": ['.encode())
+            for index, part in enumerate(parts):
+                file.write((b", " if index else b"") + json.dumps(part, allow_nan=False).encode())
+            file.write(b"]")
+        file.write(b"}\n")
 
 
 def void_openings(job: Job, progress: Progress) -> Dict[Tuple[int, int], str]:
@@ -63,8 +68,8 @@ def log_lines(manifest: Manifest, job: Job, journal_path: Path, progress: Progre
     classes = len({image.label for image in images})
     latencies = _latencies(job, journal_path)
     correct = {
-        (scores.artefact, scores.runtime): sum(
-            row.index(max(row)) == image.label for row, image in zip(scores.scores, images)
+        (scores["artefact"], scores["runtime"]): sum(
+            row.index(max(row)) == image.label for row, image in zip(scores["scores"], images)
         )
         for scores in _scores(journal_path)
     }
@@ -96,10 +101,15 @@ def _latencies(job: Job, journal_path: Path) -> List[array[int]]:
     return latencies
 
 
-def _scores(journal_path: Path) -> Iterator[Scores]:
+def _scores(journal_path: Path) -> Iterator[Dict[str, Any]]:
+    """The scores of each artefact in each runtime as JSON, the first of each."""
+    seen: Set[Tuple[str, str]] = set()
     for event in journal.read(journal_path):
         if event["event"] == "scores":
-            yield from_json(Scores, event["scores"], str(journal_path))
+            scores = event["scores"]
+            if (scores["artefact"], scores["runtime"]) not in seen:
+                seen.add((scores["artefact"], scores["runtime"]))
+                yield scores
 
 
 def _blocks(journal_path: Path, void: Dict[Tuple[int, int], str]) -> Iterator[Dict[str, Any]]:

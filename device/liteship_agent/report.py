@@ -115,15 +115,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Canary:
-    """The baseline timed shortly where a round opens.
+    """The first case that has not failed, timed shortly where a round opens.
 
     Args:
+        case_index: Index into the job's cases; canaries of different cases are not compared.
         round_index: From 0.
         attempt: From 0; a round whose canary moved is opened again.
         median_ns: Of its invocations.
         validity, reasons: As of a block; its movement is not judged here.
     """
 
+    case_index: int
     round_index: int
     attempt: int
     median_ns: int

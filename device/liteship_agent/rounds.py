@@ -93,9 +93,10 @@ class Progress:
 
     def lacks(self, round_index: int, case_index: int, repeats: int) -> bool:
         """Whether a block is still to be measured: never was under this opening, or is void and may be repeated."""
-        opening = self.opening(round_index)
-        done = [block for block in self._blocks[round_index, case_index] if block.opening == opening]
-        return case_index not in self.failed and (not done or (done[-1].validity == VOID and len(done) <= repeats))
+        blocks, opening = self._blocks[round_index, case_index], self.opening(round_index)
+        is_new = not blocks or blocks[-1].opening != opening
+        may_repeat = bool(blocks) and blocks[-1].validity == VOID and len(blocks) <= repeats
+        return case_index not in self.failed and (is_new or may_repeat)
 
 
 def read_progress(path: Path) -> Progress:
@@ -141,16 +142,20 @@ class Rounds:
         order = block_order(range(len(self.job.cases)), self.job.tier.rounds, self.job.seed)
         for round_index, cases in enumerate(order):
             if any(self._lacks(round_index, case_index) for case_index in cases):
-                self._run_round(round_index, cases, self._is_opened(round_index))
+                self._run_round(round_index, cases, goes_on=self._is_opened(round_index))
         while True:
             moved = self._moved_rounds()
             if not moved:
-                return self.progress
+                break
             for round_index, reason in moved.items():
-                opening = self.progress.opening(round_index)
-                self.record({"event": "void_round", "round_index": round_index, "opening": opening, "reason": reason})
+                self._give_up_opening(round_index, reason)
                 self._settle(f"round {round_index + 1} is void: {reason}")
                 self._run_round(round_index, order[round_index], goes_on=False)
+        for case_index, case in enumerate(self.job.cases):
+            # Only where the journal lost a line.
+            if case_index not in self.progress.failed and (case.artefact, case.runtime) not in self.progress.scored:
+                self._run_block(self.job.tier.rounds - 1, order[-1].index(case_index), case_index)
+        return self.progress
 
     @property
     def _repeats(self) -> int:
@@ -159,6 +164,8 @@ class Rounds:
 
     def _moved_rounds(self) -> Mapping[int, str]:
         """Rounds whose canary stands apart and that may be measured again."""
+        if self._canary_case() is None:
+            return {}
         reasons = void_rounds(self.progress.canaries, self.job.limits.canary_ratio)
         return {index: text for index, text in reasons.items() if self.progress.opening(index) < self._repeats}
 
@@ -176,54 +183,84 @@ class Rounds:
             cases: Indices in the order of this round.
             goes_on: The round was interrupted; what it has counts unless the canary has moved since.
         """
-        if 0 not in self.progress.failed:
-            self._open_round(round_index, goes_on)
+        self._open_round(round_index, goes_on)
         for order, case_index in enumerate(cases):
             while self._lacks(round_index, case_index):
                 self._run_block(round_index, order, case_index)
 
     def _open_round(self, round_index: int, goes_on: bool) -> None:
+        """Time canaries until one is quiet and where the others are, or until the repetitions of this round are over.
+
+        A canary that was disturbed says nothing about the blocks from before an interruption; a quiet one decides.
+        """
         opening = self.progress.opening(round_index) + (self._is_opened(round_index) and not goes_on)
-        for repeat in range(self._repeats + 1):
+        measured = sum(canary.round_index == round_index for canary in self.progress.canaries)
+        for left in range(max(0, self._repeats - measured), -1, -1):
             canary = self._measure_canary(round_index)
             if canary is None:
                 return
             reason = void_rounds([*self.progress.canaries, canary], self.job.limits.canary_ratio).get(round_index)
-            if reason is None and canary.validity == VOID:
+            if canary.validity == VOID:
                 reason = "; ".join(canary.reasons)
-            if goes_on and (reason is not None or self._has_moved(canary)):
+            elif goes_on and (reason is not None or self._has_moved(canary)):
+                self._give_up_opening(round_index, reason or "canary moved while the job was interrupted")
                 opening, goes_on = opening + 1, False
             self.record({"event": "canary", "opening": opening, "canary": to_json(canary)})
             if reason is None:
                 return
-            if repeat < self._repeats:
+            if left:
                 self._settle(f"the canary of round {round_index + 1} is off: {reason}")
 
+    def _give_up_opening(self, round_index: int, reason: str) -> None:
+        """What was measured in this round since it was opened last does not count."""
+        opening = self.progress.opening(round_index)
+        self.record({"event": "void_round", "round_index": round_index, "opening": opening, "reason": reason})
+
     def _has_moved(self, canary: Canary) -> bool:
-        """Whether it differs from the last one of the same round, taken before the interruption."""
-        before = [other.median_ns for other in self.progress.canaries if other.round_index == canary.round_index]
-        return abs(canary.median_ns - before[-1]) > self.job.limits.canary_ratio * before[-1]
+        """Whether it differs from the last quiet one of the same round and case, taken before the interruption."""
+        before = [
+            other.median_ns
+            for other in self.progress.canaries
+            if (other.round_index, other.case_index) == (canary.round_index, canary.case_index)
+            and other.validity != VOID
+        ]
+        return bool(before) and abs(canary.median_ns - before[-1]) > self.job.limits.canary_ratio * before[-1]
+
+    def _canary_case(self) -> Optional[int]:
+        """The first case that has not failed."""
+        return next((index for index in range(len(self.job.cases)) if index not in self.progress.failed), None)
 
     def _measure_canary(self, round_index: int) -> Optional[Canary]:
-        """The first case timed shortly; None where it failed, which is recorded."""
+        """The first case that can be, timed shortly; one that fails twice has failed. None where all have."""
+        while True:
+            case_index = self._canary_case()
+            if case_index is None:
+                return None
+            request = self._canary_request(case_index, round_index)
+            for _ in range(2):
+                outcome, samples = self._measure(case_index, request)
+                if outcome.result is not None:
+                    return self._canary(case_index, round_index, outcome.result, samples)
+            self._record_failure(case_index, round_index, outcome)
+
+    def _canary_request(self, case_index: int, round_index: int) -> BlockRequest:
         seconds = self.job.limits.canary_seconds
-        request = replace(
-            self._request(0, round_index),
+        return replace(
+            self._request(case_index, round_index),
             min_queries=1,
             min_seconds=seconds,
             max_seconds=seconds,
             with_scores=False,
             end_to_end=False,
         )
-        outcome, samples = self._measure(0, request)
-        if outcome.result is None:
-            self._record_failure(0, round_index, outcome)
-            return None
-        validity, reasons = self._judge(outcome.result, samples)
+
+    def _canary(self, case_index: int, round_index: int, result: Mapping[str, Any], samples: List[Sample]) -> Canary:
+        validity, reasons = self._judge(result, samples)
         return Canary(
+            case_index=case_index,
             round_index=round_index,
             attempt=sum(canary.round_index == round_index for canary in self.progress.canaries),
-            median_ns=round(statistics.median(outcome.result["latencies_ns"])),
+            median_ns=round(statistics.median(result["latencies_ns"])),
             validity=validity,
             reasons=reasons,
         )
@@ -272,6 +309,7 @@ class Rounds:
             limit=job.limit,
             with_scores=(case.artefact, case.runtime) not in self.progress.scored,
             end_to_end=True,
+            agent_pid=os.getpid(),
         )
 
     def _measure(self, case_index: int, request: BlockRequest) -> Tuple[Outcome, List[Sample]]:
@@ -329,12 +367,15 @@ class _Watch:
         return sample
 
     def __call__(self, pid: int) -> Optional[str]:
-        """The reason to end the worker, or None."""
+        """The reason to end the worker, or None: also where others took the memory."""
         if time.monotonic_ns() - self.samples[-1].at_ns < _SAMPLE_NS:
             return None
         sample = self.sample(pid)
-        available, rss = sample.memory_available_bytes, sample.worker_rss_bytes
-        if available is None or rss is None or available >= self.free_memory_bytes:
+        before, available = self.samples[0].memory_available_bytes, sample.memory_available_bytes
+        rss = sample.worker_rss_bytes
+        if before is None or available is None or rss is None or available >= self.free_memory_bytes:
+            return None
+        if rss < (before - available) / 2:
             return None
         return (
             f"it took {rss / 2**20:.0f} MiB of memory and left {available / 2**20:.0f} MiB "

@@ -10,6 +10,7 @@ from liteship_agent.report import UNKNOWN, VALID, VOID, Canary, Sample
 from liteship_agent.sensors import SINCE_BOOT_SHIFT, THROTTLED_NOW, describe_throttling
 
 _TICK_SECONDS = 0.01  # of /proc/stat
+_LONGEST_GAP_SECONDS = 1.5  # sensors are read twice a second
 
 
 def judge_block(
@@ -28,7 +29,8 @@ def judge_block(
     """Judge one block.
 
     Throttling and the supply are judged by all samples, before and after the timed part too: a bit that appeared
-    between two of them may have been set for the timed part only. The clock is judged within the timed part, against
+    between two of them may have been set for the timed part only. What came after the first sample behind it, in the
+    accuracy pass, does not count. The clock is judged within the timed part, against
     its first sample there: a governor may be slow before and after. On a Raspberry Pi the kernel's clock does not
     count, because the firmware's throttling does not show in it.
 
@@ -46,6 +48,8 @@ def judge_block(
     Returns:
         VALID, VOID or UNKNOWN, with short reasons for people.
     """
+    ended = next((i for i, sample in enumerate(samples) if sample.at_ns > timed_to_ns), len(samples))
+    samples = samples[: ended + 1]
     timed = [sample for sample in samples if timed_from_ns <= sample.at_ns <= timed_to_ns]
     seconds = max(timed_to_ns - timed_from_ns, 1) / 1e9
     reasons = [
@@ -57,17 +61,23 @@ def judge_block(
     ]
     if reasons:
         return VOID, tuple(dict.fromkeys(reasons))
-    unseen = _unseen(samples, can_see_throttling, is_raspberry_pi)
-    return (UNKNOWN, (unseen,)) if unseen else (VALID, ())
+    unseen = [
+        *_unseen(samples, can_see_throttling, is_raspberry_pi),
+        *_gap([timed_from_ns, *(sample.at_ns for sample in timed), timed_to_ns] if samples else []),
+    ]
+    if others_cores is None:
+        unseen.append("the CPU time of others cannot be read")
+    return (UNKNOWN, tuple(unseen)) if unseen else (VALID, ())
 
 
 def void_rounds(canaries: Sequence[Canary], canary_ratio: float) -> Dict[int, str]:
     """Rounds whose canary stands apart from those of the other rounds.
 
-    The last attempt of each round counts. A round is void when its median latency differs from the median of all
-    rounds by more than `canary_ratio` of the latter. That of an even number of rounds is the lower one of the two in
-    the middle, never a value between them: of two rounds the slower one is void, because a machine is disturbed into
-    being slow, not into being fast; their mean would lie so close to both that it hid twice the difference.
+    The last attempt of each round counts, and only canaries of the same case are compared. A round is void when its
+    median latency differs from the median of all rounds by more than `canary_ratio` of the latter. That of an even
+    number of rounds is the lower one of the two in the middle, never a value between them: of two rounds the slower
+    one is void, because a machine is disturbed into being slow, not into being fast; their mean would lie so close to
+    both that it hid twice the difference.
 
     Returns:
         Reason by round index, empty when all agree.
@@ -76,14 +86,14 @@ def void_rounds(canaries: Sequence[Canary], canary_ratio: float) -> Dict[int, st
     for canary in canaries:
         if canary.round_index not in last or canary.attempt >= last[canary.round_index].attempt:
             last[canary.round_index] = canary
-    if not last:
-        return {}
-    middle = statistics.median_low([canary.median_ns for canary in last.values()])
-    return {
-        index: _moved(canary.median_ns / middle - 1)
-        for index, canary in sorted(last.items())
-        if abs(canary.median_ns - middle) > canary_ratio * middle
-    }
+    reasons: Dict[int, str] = {}
+    for case_index in {canary.case_index for canary in last.values()}:
+        alike = [canary for canary in last.values() if canary.case_index == case_index]
+        middle = statistics.median_low([canary.median_ns for canary in alike])
+        for canary in alike:
+            if abs(canary.median_ns - middle) > canary_ratio * middle:
+                reasons[canary.round_index] = _moved(canary.median_ns / middle - 1)
+    return dict(sorted(reasons.items()))
 
 
 def _moved(ratio: float) -> str:
@@ -125,12 +135,22 @@ def _counted(count: int, noun: str, what: str = "") -> Iterator[str]:
         yield f"{count} {noun}{'' if count == 1 else 's'}{what}"
 
 
-def _unseen(samples: Sequence[Sample], can_see_throttling: bool, is_raspberry_pi: bool) -> Optional[str]:
-    """Why throttling may have gone unseen, or None. A sensor must have answered in every sample to count."""
+def _unseen(samples: Sequence[Sample], can_see_throttling: bool, is_raspberry_pi: bool) -> Iterator[str]:
+    """Why throttling may have gone unseen. A sensor must have answered in every sample to count."""
     if not can_see_throttling:
-        return "throttling cannot be read on this machine"
+        yield "throttling cannot be read on this machine"
+        return
     if not samples:
-        return "no sensor was read in this block"
+        yield "no sensor was read in this block"
+        return
     fields = ("throttled_bits",) if is_raspberry_pi else ("cooling_state", "throttle_count")
     unread = min(sum(getattr(sample, field) is None for sample in samples) for field in fields)
-    return f"throttling could not be read in {unread} of {len(samples)} samples" if unread else None
+    if unread:
+        yield f"throttling could not be read in {unread} of {len(samples)} samples"
+
+
+def _gap(times_ns: Sequence[int]) -> Iterator[str]:
+    """Where no sensor was read for long in the timed part."""
+    longest = max((later - earlier for earlier, later in zip(times_ns, times_ns[1:])), default=0) / 1e9
+    if longest > _LONGEST_GAP_SECONDS:
+        yield f"sensors were not read for {longest:.1f} s"

@@ -71,7 +71,11 @@ def run_worker(
         vmstat: Where the kernel counts the processes that it ended for lack of memory.
     """
     kills = _memory_kills(vmstat)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as exc:
+        return Outcome(None, f"the process could not be started: {exc.strerror}", was_killed=True)
+    with process:
         try:
             conversation = _Conversation(process, stall_seconds)
             reason = conversation.hold(request, on_tick)
@@ -142,6 +146,8 @@ class _Conversation:
                 event = json.loads(line)
             except ValueError:
                 continue
+            if not isinstance(event, dict):
+                continue  # a library wrote a number
             if "result" in event:
                 self.result = event["result"]
             self._phase, self._announced = event.get("phase", "end"), event.get("seconds", 0.0)

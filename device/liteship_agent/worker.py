@@ -32,7 +32,7 @@ def main() -> None:
         AgentError: the block cannot be run.
     """
     request = from_json(BlockRequest, parse_json(sys.stdin.buffer.read(), "worker request"), "worker request")
-    _end_with_parent()
+    _end_with(request.agent_pid)
     with contextlib.suppress(OSError):
         _OOM_SCORE.write_text("1000")  # when memory ends, this process goes and not the agent or the login
     bind(request.cpus)
@@ -41,9 +41,11 @@ def main() -> None:
     _write({"result": run_block(request, announce)})
 
 
-def _end_with_parent() -> None:
+def _end_with(agent_pid: int) -> None:
     """A worker whose agent was killed must not go on and disturb the next one."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != agent_pid:
+        raise AgentError("the agent that started this worker has ended")
 
 
 def bind(cpus: Sequence[int]) -> None:
@@ -67,7 +69,8 @@ def announce(phase: str, seconds: float, **details: Any) -> None:
 
 
 def _write(event: Any) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
+    # On a line of its own, whatever a library wrote before it.
+    sys.stdout.write("\n" + json.dumps(event) + "\n")
     sys.stdout.flush()
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from liteship.deploy import Deployment, agent_command
 from liteship.errors import LinkError
-from liteship.flips import HOST, ask_target, explain_flips, find_flips, find_other_pixels
+from liteship.flips import ask_target, explain_flips, find_flips, find_other_pixels
 from liteship.predictions import Predictions, read_predictions
 from liteship.progress import Advance, Reporter
 from liteship.remote import Connection, RemoteError
+from liteship.report.accuracy import HOST
 from liteship.report.summary import summarize
 from liteship.targets import LOOPBACK, Target
 from liteship_agent.job import Case, Job, Limits, Tier
@@ -88,23 +89,24 @@ def bench(
         say: Progress.
 
     Raises:
-        DataError: the host's predictions are missing in the study.
+        DataError: the host's predictions are missing in the study, or are not of its images.
         LinkError: the link was lost, the target is in use or not fit to measure on, or the job failed; it can be gone
             on with.
     """
-    predictions = {sha256: read_predictions(study, sha256) for sha256 in deployment.artefacts}
+    shape = (len(manifest.validation.images), len(manifest.labels))
+    predictions = {sha256: read_predictions(study, sha256, shape) for sha256 in deployment.artefacts}
     answer = _follow(connection, manifest, deployment, job, say)
     report = from_json(Report, answer["report"], f"report of {job.target}")
     report = _completed(report, manifest, deployment, predictions)
     path = report_path(study, report)
     write_record(report, path)
-    _mark_fetched(connection, deployment, report.job.job_id)
+    mark_fetched(connection, deployment, report.job.job_id)
     report = _with_causes(connection, study, manifest, deployment, report, predictions, say)
     write_record(report, path)
     return report
 
 
-def _mark_fetched(connection: Connection, deployment: Deployment, job_id: str) -> None:
+def mark_fetched(connection: Connection, deployment: Deployment, job_id: str) -> None:
     """Tell the target that the report is here; if the link is lost first, the same command fetches it once more."""
     words = ("fetched", "--folder", deployment.folder, "--job", job_id)
     with contextlib.suppress(LinkError):
@@ -200,11 +202,11 @@ class _Follower:
         self.manifest, self.job, self.say, self.advance = manifest, job, say, advance
         self.done: set[tuple[int, int]] = set()
         self._void: str | None = None
-        self._is_started = self._is_forced = False
+        self._is_forced = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if self._void is not None and kind not in ("wait", "alive"):  # a wait says that it is measured again, and why
+        if self._void is not None and kind not in ("wait", "preflight", "alive"):  # a wait says that it is measured again, and why
             self.say.say(self._void)
             self._void = None
         show = getattr(self, f"_show_{kind}", None)
@@ -215,7 +217,10 @@ class _Follower:
         started = from_json(Job, event["job"], "the target's answer")
         if started.job_id != self.job.job_id:
             self.say.say(f"going on with job {started.job_id}")
-        self.job, self._is_started = started, True
+        self.job = started
+
+    def _show_preflight(self, event: Mapping[str, Any]) -> None:
+        self.say.say(event["reason"])
 
     def _show_session(self, event: Mapping[str, Any]) -> None:
         self._is_forced = bool(event["problems"])
@@ -224,7 +229,7 @@ class _Follower:
 
     def _show_wait(self, event: Mapping[str, Any]) -> None:
         self._void = None
-        self.say.say(f"measured again: {event['reason']}" if self._is_started else event["reason"])
+        self.say.say(f"measured again: {event['reason']}")
 
     def _show_canary(self, event: Mapping[str, Any]) -> None:
         self.say.describe(f"{self.job.target}: {self._round(event)}, canary {_milliseconds(event)}")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liteship.errors import LinkError
+from liteship.errors import LiteshipError
 from liteship.provision import Interpreter, choose_runtime
 from liteship.remote import Connection
+from liteship.targets import split_runtimes
 from liteship_agent.sensors import SINCE_BOOT_SHIFT, THROTTLED_NOW, describe_throttling
 
 _HOST_FREE_BYTES = 4 * 2**30
@@ -71,16 +72,23 @@ def check_target(connection: Connection) -> list[Check]:
     probe = connection.store("probe")
     interpreter = Interpreter.of(probe)
     checks = [Check(name, "board", True, probe["board_model"] or "no device tree (not a board)")]
-    try:
-        runtime = choose_runtime(interpreter, connection.target.runtime)
+    wanted = split_runtimes(connection.target.runtime)
+    runtimes = [_runtime(name, interpreter, runtime) for runtime in wanted]
+    if any(check.passed for check in runtimes):
         checks.append(Check(name, "Python", True, interpreter.describe()))
-        checks.append(Check(name, "runtime", True, runtime.requirement))
-    except LinkError as exc:
-        checks.append(Check(name, "runtime", False, interpreter.describe(), f"{exc.message} {exc.hint}"))
+    checks += runtimes
     checks.append(_disk(name, probe["free_bytes"], _TARGET_FREE_BYTES))
     active = probe["current"]
     checks.append(Check(name, "release", True, active or "none yet"))
     return checks + _sensor_checks(name, connection.sensors())
+
+
+def _runtime(name: str, interpreter: Interpreter, wanted: str) -> Check:
+    """Whether a runtime that is wished for fits the interpreter."""
+    try:
+        return Check(name, "runtime", True, choose_runtime(interpreter, wanted).requirement)
+    except LiteshipError as exc:
+        return Check(name, "runtime", False, interpreter.describe(), f"{exc.message} {exc.hint}".strip())
 
 
 def _sensor_checks(name: str, answer: dict[str, Any]) -> list[Check]:

@@ -19,6 +19,7 @@ from liteship.deploy import Deployment, agent_command
 from liteship.errors import DataError, LinkError
 from liteship.predictions import Predictions
 from liteship.remote import Connection
+from liteship.report.accuracy import BASELINE, EXPLAINED, HOST, KERNELS, PIXELS
 from liteship_agent.accuracy import pixel_hash
 from liteship_agent.images import read_image, selected_images
 from liteship_agent.manifest import InputContract, Manifest, ValidationImage
@@ -26,10 +27,6 @@ from liteship_agent.preprocess import decode, resize
 from liteship_agent.release import VALIDATION
 from liteship_agent.report import Flip, Report, Scores
 
-HOST, BASELINE = "host", "baseline"
-PIXELS, KERNELS = "pixels", "kernels"
-_EXPLAINED = 64
-"""Flips of one artefact in one runtime whose cause is looked for."""
 _EXPLAIN_SECONDS = 300.0
 _COMPARED = 16
 """Images whose pixels differ, without another answer, that are compared for the size of the difference."""
@@ -156,7 +153,7 @@ def explain_flips(
             for index, flip in flips.items():
                 if index not in other:
                     explained[flip] = replace(flip, cause=KERNELS, largest_pixel_difference=0)
-            asked = [index for index in flips if index in other][:_EXPLAINED]
+            asked = [index for index in flips if index in other][:EXPLAINED]
             if scores.runtime not in seen_runtimes:  # its other artefacts see the same pixels
                 asked += [index for index in other if index not in flips][:_COMPARED]
             seen_runtimes.add(scores.runtime)

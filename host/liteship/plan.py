@@ -115,7 +115,7 @@ def read_history(models: Path, target: str) -> History:
     rates: dict[tuple[str, int], list[float]] = {}
     for path in sorted(paths, key=lambda path: path.stem, reverse=True)[:_REPORTS_READ]:
         try:
-            report = _read_figures(path)
+            report = _sound(_read_figures(path), path)
             manifest = read_record(Manifest, path.parents[2] / "manifest.json")
         except RecordError:
             continue
@@ -145,6 +145,19 @@ def _read_figures(path: Path) -> Report:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise RecordError(str(path), "", "a report", repr(exc)) from exc
     return from_json(Report, data, str(path))
+
+
+def _sound(report: Report, path: Path) -> Report:
+    """The report, if every summary is of one of its cases and has a latency.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    for summary in report.summaries:
+        if not 0 <= summary.case_index < len(report.job.cases) or summary.median_ns <= 0:
+            received = f"case {summary.case_index} with {summary.median_ns} ns"
+            raise RecordError(str(path), "summaries", "a case of the job with a latency", received)
+    return report
 
 
 def _startup_seconds(blocks: Sequence[Block]) -> float | None:
@@ -180,7 +193,7 @@ class Plan:
         rounds = self.tier.rounds
         return (
             f"{self.content}, {rounds} rounds, {self.case_count * rounds} blocks and {rounds} canaries, "
-            f"tier {self.tier.name}: about {duration(self.seconds)} ({self.basis})"
+            f"tier {self.tier.name}: about {duration(self.seconds)} without repetitions ({self.basis})"
         )
 
 
@@ -216,8 +229,12 @@ class Planner:
         seconds = tier.rounds * a_round + self._scores_seconds()
         return Plan(tier, seconds, self._content(), len(self.cases), self._basis(startup))
 
-    def longest_within(self, budget_seconds: float) -> Plan:
+    def longest_within(self, budget_seconds: float, typed: str) -> Plan:
         """The plan for the longest tier that fits a budget.
+
+        Args:
+            budget_seconds: Of all, without repetitions.
+            typed: The same as the user wrote it, for the message.
 
         Raises:
             UsageError: not even the shortest does.
@@ -228,8 +245,8 @@ class Planner:
             return fitting[-1]
         shortest = plans[0]
         raise UsageError(
-            f"--budget: about {duration(shortest.seconds)} for {shortest.content} in tier {shortest.tier.name} are "
-            f"required ({shortest.basis}). Received: {duration(budget_seconds)}.",
+            f"--budget: about {_above(shortest.seconds, budget_seconds)} for {shortest.content} in tier "
+            f"{shortest.tier.name} are required ({shortest.basis}). Received: {typed}.",
             "Give more time, or measure fewer threads, CPU sets or runtimes.",
         )
 
@@ -296,6 +313,11 @@ def _warmup_seconds(latency_seconds: float) -> float:
 
 def _count(count: int, name: str) -> str:
     return f"{count} {name}{'s' * (count != 1)}"
+
+
+def _above(seconds: float, budget_seconds: float) -> str:
+    """A time that does not fit a budget, in words that say so: in seconds where minutes would hide it."""
+    return duration(seconds) if duration(seconds) != duration(budget_seconds) else f"{math.ceil(seconds)} s"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +43,32 @@ def write_predictions(study: Path, sha256: str, predictions: Predictions) -> Non
     write_atomic(_path(study, sha256), buffer.getvalue())
 
 
-def read_predictions(study: Path, sha256: str) -> Predictions:
+def read_predictions(study: Path, sha256: str, shape: tuple[int, int] | None = None) -> Predictions:
     """Read the predictions of an artefact.
 
+    Args:
+        study: Folder of the study.
+        sha256: Of the artefact.
+        shape: Images of the validation set, and labels; None takes any.
+
     Raises:
-        DataError: there are none, or the file is damaged.
+        DataError: there are none, the file is damaged, or they are of other images or labels.
     """
     path = _path(study, sha256)
     try:
         with np.load(path, allow_pickle=False) as file:
-            return Predictions(file["scores"], tuple(file["pixel_hashes"].tolist()))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+            found = Predictions(file["scores"], tuple(np.atleast_1d(file["pixel_hashes"]).tolist()))
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as exc:
         raise DataError(
             f"{path}: predictions of the host are required. Received: {exc}.", "Run the recipe again."
         ) from exc
+    if shape is not None and (found.scores.shape, len(found.pixel_hashes)) != (shape, shape[0]):
+        raise DataError(
+            f"{path}: scores of shape {shape} and {shape[0]} hashes are required. "
+            f"Received: {found.scores.shape} and {len(found.pixel_hashes)}.",
+            "Run the recipe again.",
+        )
+    return found
 
 
 def _path(study: Path, sha256: str) -> Path:

@@ -39,7 +39,8 @@ class Target(BaseModel):
         host_key_sha256: The trusted host key's fingerprint as ssh-keygen prints it; without it, known_hosts decides.
         proxy_jump: `[user@]host[:port]` of an SSH server in between, reached by the ssh program.
         folder, python: On the target; `~` is the home folder there.
-        threads, cpus: Interpreter threads to measure with, and the CPUs they may use (empty: all).
+        threads, cpus: Interpreter threads to measure with, each of them, and the CPUs they may use (empty: all of the
+            fastest kind).
         canary_ratio: By how much the canary may move before a round is void, 0.05 means 5 %.
     """
 
@@ -55,7 +56,7 @@ class Target(BaseModel):
     )
     proxy_jump: _Text | None = Field(None, description="[user@]host[:port]", pattern=r"^[^\s-]\S*$")
     folder: _Text = Field("~/liteship", description="a folder on the target")
-    runtime: _Text = Field("auto", description="auto or the name of a runtime")
+    runtime: _Text = Field("auto", description="auto or names of runtimes")
     python: _Text = Field("python3", description="a command on the target")
     threads: tuple[_Threads, ...] = Field((1,), description="a list of 1 to 64 threads", min_length=1, strict=False)
     cpus: tuple[_Cpu, ...] = Field((), description="a list of CPU numbers from 0", strict=False)
@@ -66,6 +67,11 @@ class Target(BaseModel):
     def address(self) -> str:
         """`user@host:port`, for people."""
         return f"{self.user}@{self.host}:{self.port}"
+
+
+def split_runtimes(text: str) -> tuple[str, ...]:
+    """The names of a comma list."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def parse_target(name: str, fields: dict[str, Any], source: str) -> Target:

@@ -21,11 +21,12 @@ from liteship.deploy import agent_archive
 from liteship_agent import bench, journal, rounds, watch
 from liteship_agent.errors import AgentError, LockedError, PreflightError
 from liteship_agent.job import Job, Tier
-from liteship_agent.records import from_json, read_record, write_record
+from liteship_agent.records import read_record, write_record
 from liteship_agent.release import AGENT
 from liteship_agent.report import Report
 from tflite_samples import color_classifier
 
+HEARD = (lambda job: None, lambda reason: None)
 GOOD = good_artefact()
 FOUR = {
     "none-none": GOOD,
@@ -135,7 +136,7 @@ def test_follow_of_a_finished_job_emits_its_journal_without_raw_values(finished)
     folder, job, report = finished
     emitted = []
 
-    assert from_json(Report, bench.follow(folder, job.job_id, emitted.append), "report") == report
+    assert read_record(Report, bench.follow(folder, job.job_id, emitted.append)) == report
 
     assert Counter(event["event"] for event in emitted) == Counter(
         event["event"] for event in journal.read(folder / "jobs" / job.job_id / "journal.jsonl")
@@ -210,7 +211,7 @@ def launched(monkeypatch):
 
 
 def start(board: Board, job: Job) -> Job:
-    return bench.start(board.folder, job, lambda reason: None, pause=no_pause)
+    return bench.start(board.folder, job, *HEARD, pause=no_pause)
 
 
 def test_start_goes_on_with_an_unfinished_job_of_the_same_request(board, launched):
@@ -236,7 +237,7 @@ def test_start_finds_the_finished_job_whose_report_was_lost_with_the_link(board,
 
     assert job == board.job
     assert launched == []
-    assert from_json(Report, bench.follow(board.folder, job.job_id, lambda event: None), "report") == report
+    assert read_record(Report, bench.follow(board.folder, job.job_id, lambda event: None)) == report
 
 
 def test_start_makes_a_new_job_where_the_report_of_the_same_request_was_fetched(board, launched):
@@ -256,7 +257,7 @@ def test_start_attaches_to_the_job_that_runs(board, launched):
 
 
 def test_start_on_a_busy_machine_is_refused_and_launches_nothing(board, launched):
-    limits = replace(board.job.limits, others_cores=-1.0, quiet_seconds=0.0)
+    limits = replace(board.job.limits, others_cores=-1e6, quiet_seconds=0.0)
     busy = replace(board.job, job_id="20261122-120000-busy", limits=limits)
 
     with pytest.raises(PreflightError, match=r"fit to measure on is required\. Received: other processes use "):
@@ -267,7 +268,7 @@ def test_start_on_a_busy_machine_is_refused_and_launches_nothing(board, launched
 
 
 def test_forced_start_goes_on_and_keeps_what_was_overridden(board, launched):
-    limits = replace(board.job.limits, others_cores=-1.0, quiet_seconds=0.0)
+    limits = replace(board.job.limits, others_cores=-1e6, quiet_seconds=0.0)
     forced = replace(board.job, job_id="20261122-120000-busy", limits=limits, forced=True)
 
     start(board, forced)
@@ -283,6 +284,71 @@ def test_job_that_goes_on_by_force_keeps_what_it_has(board, launched):
     assert start(board, again) == replace(board.job, forced=True)
     assert read_record(Job, board.path / "job.json").forced
     assert launched == [board.job.job_id]
+
+
+def test_stop_while_the_machine_is_looked_at_keeps_the_job_from_starting(board, launched):
+    def stop(job):
+        bench.stop(board.folder, job.job_id)
+
+    later = replace(board.job, seed=4, job_id="20261122-120000-later")
+    with pytest.raises(AgentError, match="stopped before it began"):
+        # It is said which job it is before the preflight; somebody stops it in that time.
+        bench.start(board.folder, later, HEARD[0], HEARD[1], pause=lambda seconds: stop(later))
+
+    assert launched == []
+
+
+def test_start_attaches_to_the_job_that_another_host_began_in_the_meantime(board, launched):
+    later, locks = replace(board.job, job_id="20261122-120000-later"), []
+
+    def begin_elsewhere(seconds):
+        if not locks:
+            locks.append(hold_lock(board.folder, board.job.job_id))
+
+    (board.path / "job.json").rename(board.path / "hidden.json")
+
+    def started(job):
+        (board.path / "hidden.json").exists() and (board.path / "hidden.json").rename(board.path / "job.json")
+
+    assert bench.start(board.folder, later, started, HEARD[1], pause=begin_elsewhere) == board.job
+    assert launched == []
+
+
+def test_of_two_unfinished_jobs_the_one_that_measured_more_goes_on(board):
+    board.run()
+    board.interrupt_after(4)
+    empty = replace(board.job, job_id="20261122-120000-later")
+    (board.folder / "jobs" / empty.job_id).mkdir()
+    write_record(empty, board.folder / "jobs" / empty.job_id / "job.json")
+
+    assert bench.find_unfinished(board.folder, empty.key()) == board.job
+
+
+@pytest.mark.parametrize(
+    ("changes", "required"),
+    [
+        ({"cases": ()}, "at least one case"),
+        ({"tier": Tier("none", 0, 1, 0.0, 1.0)}, "at least one round"),
+        ({"limit": 0}, "a limit of at least one image"),
+        ({"runtimes": {}}, "the name of every runtime"),
+    ],
+)
+def test_job_that_measures_nothing_is_refused(board, launched, changes, required):
+    with pytest.raises(AgentError, match=f"{required} is required"):
+        start(board, replace(board.job, **changes))
+
+    assert launched == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_start_on_a_disk_that_takes_nothing_is_one_clear_line(board, launched, monkeypatch, number):
+    def refuse(record, path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(bench, "write_record", refuse)
+
+    with pytest.raises(AgentError, match=f"sound disk .*Received: {os.strerror(number)}"):
+        start(board, replace(board.job, seed=4, job_id="20261122-120000-later"))
 
 
 def test_start_beside_another_job_is_refused_with_its_id(board, launched):
@@ -379,7 +445,7 @@ def test_follow_shows_signs_of_life_until_the_report_is_there(board, monkeypatch
 
     clock = Clock(monkeypatch, finish_after_a_minute)
     with hold_lock(board.folder, board.job.job_id):
-        assert from_json(Report, bench.follow(board.folder, board.job.job_id, emitted.append), "report") == report
+        assert read_record(Report, bench.follow(board.folder, board.job.job_id, emitted.append)) == report
 
     kinds = Counter(event["event"] for event in emitted)
     assert kinds["alive"] == 3
@@ -411,7 +477,7 @@ def test_detached_job_outlives_its_follower_is_ended_and_goes_on(tmp_path, monke
     release = install(tmp_path, {"none-none": GOOD, "none-int8": good_artefact("int8")}, agent=agent_archive())
     use_archive(monkeypatch, release)
     tier = Tier("test", 4, 8, 0.0, 5.0)
-    job = bench.start(release.folder, make_job(release, tier=tier), lambda reason: None, pause=no_pause)
+    job = bench.start(release.folder, make_job(release, tier=tier), *HEARD, pause=no_pause)
 
     def lose_link_after_a_block(event):
         if event["event"] == "block":
@@ -428,8 +494,8 @@ def test_detached_job_outlives_its_follower_is_ended_and_goes_on(tmp_path, monke
     assert not (release.folder / "jobs" / job.job_id / "report.json").exists()
 
     later = make_job(release, tier=tier, job_id="20261122-120000-later")
-    again = bench.start(release.folder, later, lambda reason: None, pause=no_pause)
-    report = from_json(Report, bench.follow(release.folder, again.job_id, lambda event: None), "report")
+    again = bench.start(release.folder, later, *HEARD, pause=no_pause)
+    report = read_record(Report, bench.follow(release.folder, again.job_id, lambda event: None))
 
     assert again == job
     assert len(report.blocks) == 8

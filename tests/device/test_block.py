@@ -39,6 +39,7 @@ def request_for(release, **changes):
         limit=None,
         with_scores=False,
         end_to_end=True,
+        agent_pid=os.getpid(),
     )
     return replace(request, **changes)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -94,14 +95,57 @@ def test_case_that_fails_in_a_later_round_keeps_its_finished_blocks_and_is_not_t
     assert board.started().count(board.artefacts[1]) == 2
 
 
-def test_baseline_that_fails_leaves_the_others_without_a_canary(board):
+def test_baseline_that_fails_leaves_the_next_case_as_the_canary(board):
     board.behave({board.artefacts[0]: ["crashes"]})
 
     report = board.run()
 
     assert [failed.case_index for failed in report.failed] == [0]
-    assert report.canaries == ()
+    assert [(canary.case_index, canary.round_index) for canary in report.canaries] == [(1, 0), (1, 1)]
     assert Counter(block.case_index for block in report.blocks) == {1: 2, 2: 2}
+
+
+def test_canary_that_fails_once_is_tried_again(board):
+    board.behave({board.artefacts[0]: ["crashes", ""]})
+
+    report = board.run()
+
+    assert report.failed == ()
+    assert [canary.case_index for canary in report.canaries] == [0, 0]
+
+
+def test_job_ends_when_everything_fails(board):
+    board.behave({artefact: ["crashes"] for artefact in board.artefacts})
+
+    report = board.run()
+
+    assert sorted(failed.case_index for failed in report.failed) == [0, 1, 2]
+    assert (report.blocks, report.canaries) == ((), ())
+
+
+def test_job_ends_when_the_baseline_fails_after_its_canary_moved(make_board):
+    tier = Tier("test", 4, 8, 0.0, 5.0)
+    board = make_board(limits=replace(STRICT, canary_ratio=0.2), tier=tier)
+    # Slow canaries in the first round; the block of the last round crashes, and every canary after it.
+    board.behave({board.artefacts[0]: ["slow"] * 4 + [""] * 6 + ["", "crashes"]})
+
+    report = board.run()
+
+    assert [failed.case_index for failed in report.failed] == [0]
+    assert Counter(block.case_index for block in report.blocks)[2] >= 4
+
+
+def test_scores_that_the_journal_lost_are_made_again(board):
+    board.run()
+    path = board.path / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    torn = next(i for i, line in enumerate(lines) if json.loads(line)["event"] == "scores")
+    path.write_bytes(b"".join([*lines[:torn], lines[torn][:40] + b"\n", *lines[torn + 1 :]]))
+    (board.path / "report.json").unlink()
+
+    report = board.run()
+
+    assert sorted(scores.artefact for scores in report.accuracy) == sorted(board.artefacts)
 
 
 def test_every_round_is_opened_by_a_canary_of_the_first_case(board):
@@ -176,6 +220,18 @@ def test_round_that_goes_on_after_an_interruption_is_opened_by_a_canary(board):
     assert [(canary.round_index, canary.attempt) for canary in report.canaries] == [(0, 0), (0, 1), (1, 0)]
 
 
+def test_disturbed_canary_after_an_interruption_throws_no_finished_block_away(make_board):
+    board = make_board(limits=replace(STRICT, canary_ratio=0.2))
+    whole = board.run()
+    board.interrupt_after(5)
+    board.behave({board.artefacts[0]: ["disturbed", ""]})
+
+    report = board.run()
+
+    assert figures(report) == figures(whole)
+    assert [canary.validity == VOID for canary in report.canaries] == [False, True, False, False]
+
+
 def test_round_starts_anew_when_the_machine_is_another_after_the_interruption(make_board):
     board = make_board(limits=replace(STRICT, canary_ratio=0.2))
     board.run()
@@ -218,6 +274,17 @@ def test_block_that_stays_void_is_given_up_after_three_repetitions_and_the_job_g
     attempts = Counter((block.round_index, block.validity) for block in report.blocks if block.case_index == 1)
     assert attempts == {(0, VOID): 4, (1, VOID): 4}
     assert len(report.blocks) == 2 + 2 + 8
+
+
+def test_block_of_a_round_that_is_opened_again_is_not_repeated_without_end(make_board):
+    tier = Tier("test", 4, 8, 0.0, 5.0)
+    board = make_board(limits=replace(STRICT, canary_ratio=0.2), tier=tier)
+    board.behave({board.artefacts[0]: ["slow"] + [""] * 100, board.artefacts[1]: ["disturbed"]})
+
+    report = board.run()
+
+    attempts = Counter(block.round_index for block in report.blocks if block.case_index == 1)
+    assert attempts == {0: 5, 1: 4, 2: 4, 3: 4}  # four, and one more because its round was opened again
 
 
 def test_board_is_cooled_before_a_repetition_and_says_why(make_board, monkeypatch):
@@ -370,12 +437,25 @@ def test_worker_that_leaves_too_little_memory_is_ended_before_the_kernel_does(ma
     board.sensors.set(memory_available_bytes=lambda _: 30 * 2**20 if board.last_started(1) else 2**30)
     board.behave({board.artefacts[1]: ["hangs"]})
 
+    board.sensors.set(memory_available_bytes=lambda _: 30 * 2**20 if board.last_started(1) else 40 * 2**20)
+
     report = board.run()
 
     (failed,) = report.failed
     assert failed.case_index == 1
     assert failed.reason.endswith("MiB of memory and left 30 MiB (48 MiB must stay free)")
     assert Counter(block.case_index for block in report.blocks) == {0: 2, 2: 2}
+
+
+def test_worker_is_not_ended_for_memory_that_others_took(make_board):
+    limits = replace(CALM, free_memory_bytes=48 * 2**20, stall_seconds=1.5)
+    board = make_board(sensors=FakeSensors(), limits=limits)
+    board.sensors.set(memory_available_bytes=lambda _: 30 * 2**20 if board.last_started(1) else 8 * 2**30)
+    board.behave({board.artefacts[1]: ["hangs"]})
+
+    (failed,) = board.run().failed
+
+    assert failed.reason == "no answer within 2 s in phase timed"
 
 
 def test_job_with_a_runtime_that_the_release_lacks_is_one_clear_error(make_board):

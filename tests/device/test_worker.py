@@ -51,6 +51,7 @@ REQUEST = BlockRequest(
     limit=None,
     with_scores=True,
     end_to_end=True,
+    agent_pid=os.getpid(),
 )
 
 
@@ -71,7 +72,7 @@ def test_worker_process_answers_with_phases_and_a_result_that_the_report_takes(t
         check=True,
     )
 
-    *phases, last = [json.loads(line) for line in ended.stdout.splitlines()]
+    *phases, last = [json.loads(line) for line in ended.stdout.splitlines() if line]
     names = [event["phase"] for event in phases]
     assert names == ["load", "warm-up", "timed", *["accuracy"] * (len(names) - 3)]
     assert all(event["seconds"] > 0 for event in phases)
@@ -105,11 +106,11 @@ def test_main_binds_the_process_and_lets_it_be_ended_first_before_it_runs_the_bl
         return {"artefact": request.artefact}
 
     monkeypatch.setattr(block, "run_block", run_block)
-    request_on_stdin(monkeypatch, asdict(replace(REQUEST, cpus=(cpu,))))
+    request_on_stdin(monkeypatch, asdict(replace(REQUEST, cpus=(cpu,), agent_pid=os.getppid())))
 
     worker.main()
 
-    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    first, second = map(json.loads, filter(None, capsys.readouterr().out.splitlines()))
     assert first == {"phase": "timed", "seconds": 1.3}
     assert second == {"result": {"artefact": REQUEST.artefact}}
 
@@ -126,7 +127,7 @@ def test_phase_is_heard_when_it_begins_and_not_when_the_worker_ends(monkeypatch)
 def test_kernel_that_refuses_the_score_does_not_stop_the_worker(affinity, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(worker, "_OOM_SCORE", tmp_path / "missing" / "oom_score_adj")
     monkeypatch.setattr(block, "run_block", lambda request, announce: {})
-    request_on_stdin(monkeypatch, asdict(REQUEST))
+    request_on_stdin(monkeypatch, {**asdict(REQUEST), "agent_pid": os.getppid()})
 
     worker.main()
 

@@ -289,7 +289,7 @@ def make_report(manifest: Manifest, **changes: Any) -> Report:
         "manifest_sha256": manifest.sha256(),
         "image_count": IMAGE_COUNT,
         "blocks": blocks,
-        "canaries": tuple(Canary(i, 0, 1_540_000, VALID) for i in range(job.tier.rounds)),
+        "canaries": tuple(Canary(0, i, 0, 1_540_000, VALID) for i in range(job.tier.rounds)),
         "failed": (),
         "accuracy": tuple(make_scores(variant, wrong) for wrong, variant in enumerate(medians_ns, start=22)),
         "environment": {"board_model": "Raspberry Pi 5 Model B Rev 1.0", "cpu_model": "0xd0b", "machine": "aarch64"},

@@ -6,9 +6,8 @@ import pytest
 from report_samples import make_case, make_job, make_manifest, make_report
 
 from liteship.report.agreement import agreement_json, build_agreement, render_agreement
-from liteship.report.summary import ratios
 from liteship_agent.job import Case
-from liteship_agent.report import Report
+from liteship_agent.report import UNSTABLE, Report
 
 MANIFEST = make_manifest()
 THEN = make_report(MANIFEST)
@@ -52,12 +51,36 @@ def test_runs_without_a_ratio_in_common_say_so(names):
     assert render_agreement(found) == ["The two runs have no ratio in common."]
 
 
+@pytest.mark.parametrize(("index", "share"), [(1, 0.5), (0, None)])
+def test_what_was_unstable_is_shown_and_not_judged(index: int, share: float | None) -> None:
+    now = run_again(case1=2, case2=2)
+    summaries = list(now.summaries)
+    summaries[index] = replace(summaries[index], validity=UNSTABLE, ratio_low=None, ratio_high=None)
+    found = build_agreement(MANIFEST, THEN, replace(now, summaries=tuple(summaries)))
+
+    assert found.cases[0].agree is None
+    assert found.cases[0].now.validity == UNSTABLE
+    assert found.agreeing_ratio == share
+    lines = render_agreement(found)
+    assert lines[1].endswith("  not judged (unstable)")
+    last = "1 of 2 ratios agree within their intervals (50%); 1 not judged"
+    assert lines[-1] == (last if share else "none of 3 ratios can be judged")
+
+
+def test_a_forced_run_is_said_to_be_one() -> None:
+    now = run_again()
+    found = build_agreement(MANIFEST, THEN, replace(now, job=replace(now.job, forced=True)))
+
+    assert (found.then_forced, found.now_forced) == (False, True)
+    assert render_agreement(found)[0].split("  ")[-2].strip() == "2026-11-22 12:15 forced"
+
+
 def test_cases_of_one_artefact_are_told_apart():
     cases: list[Case] = [make_case("none-none"), make_case("none-int8"), make_case("none-int8", threads=4)]
     then = make_report(MANIFEST, job=make_job(*cases), accuracy=())
     found = build_agreement(MANIFEST, then, run_again(then, case2=3))
 
-    assert [(name, same) for name, _, _, same in found.cases] == [
+    assert [(case.case, case.agree) for case in found.cases] == [
         ("none-int8, 1 thread", True),
         ("none-int8, 4 threads", False),
     ]
@@ -69,9 +92,10 @@ def test_json_keeps_exact_numbers():
 
     assert (document["baseline"], document["agreeing_ratio"]) == ("none-none", 1.0)
     assert (document["then"], document["now"]) == ("2026-11-22 10:15", "2026-11-22 12:15")
-    assert document["cases"][0] == {
-        "case": "none-int8",
-        "then": list(ratios(THEN)[THEN.job.cases[1]]),
-        "now": list(ratios(now)[THEN.job.cases[1]]),
-        "agree": True,
-    }
+    assert (document["then_forced"], document["now_forced"]) == (False, False)
+    case = document["cases"][0]
+    assert (case["case"], case["agree"], case["now"]["validity"]) == ("none-int8", True, "valid")
+    for run, report in (("then", THEN), ("now", now)):
+        summary = report.summaries[1]
+        found = (case[run]["ratio"], case[run]["low"], case[run]["high"])
+        assert found == (summary.ratio, summary.ratio_low, summary.ratio_high)

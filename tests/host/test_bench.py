@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from liteship.bench import bench, with_new_id
 from liteship.bench import make_job as make_request
 from liteship.deploy import Deployment
 from liteship.errors import DataError, LinkError
-from liteship.predictions import Predictions, write_predictions
+from liteship.predictions import Predictions, read_predictions, write_predictions
 from liteship.progress import Reporter
 from liteship.remote import RemoteError
 from liteship.report.store import load_report
@@ -241,6 +242,28 @@ def test_study_without_predictions_is_refused_before_anything_is_measured(
     assert connection.verbs == []
 
 
+@pytest.mark.parametrize(
+    ("scores", "hashes"), [(np.zeros((289, 2)), 290), (np.zeros((290, 3)), 290), (np.zeros((290, 2)), 289)]
+)
+def test_predictions_of_other_images_are_refused_before_anything_is_measured(
+    scores: np.ndarray, hashes: int, run: Callable[..., Report], report: Report, study: Path
+) -> None:
+    write_predictions(study, sha("none-int8"), Predictions(scores, ("0" * 16,) * hashes))
+    connection = Connection(report)
+    with pytest.raises(DataError, match=r"scores of shape \(290, 2\) and 290 hashes are required"):
+        run(connection)
+    assert connection.verbs == []
+
+
+def test_damaged_predictions_are_a_data_error(study: Path) -> None:
+    path = study / f"predictions/{sha('none-int8')}.npz"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with contextlib.suppress(DataError):
+            read_predictions(study, sha("none-int8"))
+
+
 # --- what is said meanwhile ---
 
 
@@ -258,8 +281,8 @@ def test_waits_void_blocks_failures_and_log_are_said(
     run: Callable[..., Report], report: Report, heard: io.StringIO
 ) -> None:
     events: list[Event] = [
-        {"event": "wait", "reason": "waiting 28 s at most, because others use 0.6 of a core"},
         {"event": "started", "job": to_json(make_job(*VARIANTS))},
+        {"event": "preflight", "reason": "waiting 28 s at most, because others use 0.6 of a core"},
         {"event": "session", "problems": [], "start_celsius": 50.0},
         block_event(0),
         block_event(1, validity="void", reasons=["a throttle bit came"]),

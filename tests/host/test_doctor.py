@@ -110,6 +110,14 @@ def test_target_without_a_fitting_interpreter_or_space_fails() -> None:
     assert checks["release"].found == "none yet"
 
 
+def test_each_runtime_of_a_list_is_checked() -> None:
+    checks = check_target(connection("ai-edge-litert, tflite-runtime,nonsense"))
+    found = [(check.passed, check.found) for check in checks if check.what == "runtime"]
+    assert found[:2] == [(True, "ai-edge-litert==2.3.0"), (True, "tflite-runtime==2.14.0")]
+    assert not found[2][0]
+    assert len(by_name(checks)["Python"].found) > 0
+
+
 def test_sensors_of_a_target_are_shown() -> None:
     checks = by_name(check_target(connection()))
     assert checks["temperature"].found == "52.1 °C"

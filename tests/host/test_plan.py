@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,16 +172,27 @@ def test_shortest_tier_is_taken_just_where_it_fits(share: float, tier: str | Non
     planner = make_planner()
     needed = planner.plan(TIERS["rapid"]).seconds
     if tier is not None:
-        assert planner.longest_within(share * needed).tier.name == tier
+        assert planner.longest_within(share * needed, "9m").tier.name == tier
         return
-    with pytest.raises(UsageError, match=f"about {duration(needed)} for 5 artefacts = 5 cases in tier rapid"):
-        planner.longest_within(share * needed)
+    with pytest.raises(UsageError, match=f"about .* for 5 artefacts = 5 cases in tier rapid"):
+        planner.longest_within(share * needed, "9m")
 
 
 def test_longest_tier_that_fits_is_taken() -> None:
     planner = make_planner()
     for name in TIERS:
-        assert planner.longest_within(planner.plan(TIERS[name]).seconds).tier.name == name
+        assert planner.longest_within(planner.plan(TIERS[name]).seconds, "9m").tier.name == name
+
+
+def test_refusal_echoes_the_budget_and_never_requires_what_it_received() -> None:
+    planner = make_planner()
+    needed = planner.plan(TIERS["rapid"]).seconds
+    with pytest.raises(UsageError, match=rf"--budget: about {math.ceil(needed)} s for .* Received: 0\.02h\."):
+        planner.longest_within(needed - 0.001, "0.02h")
+
+
+def test_plan_says_that_it_is_without_repetitions() -> None:
+    assert " without repetitions (" in str(make_planner().plan(TIERS["rapid"]))
 
 
 @pytest.mark.parametrize(
@@ -240,6 +252,16 @@ def test_history_is_that_of_the_latest_report_that_can_be_read(models: Path) -> 
 def test_report_that_is_none_is_passed_over(text: str, models: Path) -> None:
     (models / "pets/reports/pi/20261123-2.json").write_text(text)
     assert read_history(models, "pi").job_id == "20261123-1"
+
+
+@pytest.mark.parametrize("damage", [{"case_index": 7}, {"case_index": -1}, {"median_ns": 0.0}])
+def test_report_with_a_damaged_summary_is_passed_over(damage: dict[str, Any], models: Path) -> None:
+    report = timed_report(make_manifest(), "20261123-2", 5_000_000, 10**9)
+    report = replace(report, summaries=(replace(report.summaries[0], **damage),))
+    write_record(report, models / "pets/reports/pi/20261123-2.json")
+    history = read_history(models, "pi")
+    assert history.job_id == "20261123-1"
+    assert 0.005 not in history.latencies.values()
 
 
 def test_target_without_reports_has_no_history(models: Path) -> None:

@@ -119,12 +119,21 @@ def test_rounds_in_which_either_block_stayed_void_are_not_in_the_ratio(void_case
     assert (found.ratio, found.ratio_low, found.ratio_high) == (clean.ratio, clean.ratio_low, clean.ratio_high)
 
 
-def test_where_every_round_is_void_all_of_them_are_in_the_ratio():
-    void = {"validity": VOID, "reasons": ("throttled",)}
-    found = summary_of(1, *rounds_of(0), *rounds_of(1, 600_000, **void))
+@pytest.mark.parametrize("void_case", [0, 1])
+def test_where_every_round_is_void_the_ratio_is_a_figure_without_an_interval(void_case):
+    blocks = (*rounds_of(0), *rounds_of(1, 2_000_000))
+    disturbed = [replace(block, validity=VOID) if block.case_index == void_case else block for block in blocks]
 
-    assert found.validity == UNSTABLE
-    assert found.ratio == pytest.approx(0.6, abs=0.05)
+    found = summary_of(1, *disturbed)
+
+    assert found.ratio == pytest.approx(2, rel=0.1)
+    assert (found.ratio_low, found.ratio_high) == (None, None)
+
+
+def test_two_blocks_have_figures_without_intervals():
+    found = summary_of(0, *rounds_of(0, count=2))
+
+    assert (found.median_low_ns, found.median_high_ns, found.p90_low_ns) == (None, None, None)
 
 
 def test_the_ratio_takes_only_rounds_that_timed_both():

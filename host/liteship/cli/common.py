@@ -16,10 +16,11 @@ from rich.console import Console
 
 from liteship.cli.targets import dialogue
 from liteship.progress import Reporter
-from liteship.provision import AUTO, named_runtimes
+from liteship.errors import UsageError
+from liteship.provision import named_runtimes
 from liteship.recipe import Recipe
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK, find_target
+from liteship.targets import LOOPBACK, find_target, split_runtimes
 from liteship_agent.manifest import Manifest
 
 MODELS = Path("models")
@@ -69,20 +70,19 @@ def open_connection(name: str) -> Iterator[Connection]:
 
 
 def check_options(target: str, runtime: str | None) -> None:
-    """Fail now, before long work, if there is no such target or runtime.
+    """Fail now, before long work, if there is no such target or runtime; without one the target's own is looked at.
 
     Raises:
         TargetError: unknown target, and nobody to ask.
         UsageError: unknown runtime.
     """
-    find_target(target, ask=dialogue())
-    for name in split_runtimes(runtime or AUTO):
-        named_runtimes(name)
-
-
-def split_runtimes(text: str) -> tuple[str, ...]:
-    """The names of a comma list."""
-    return tuple(name.strip() for name in text.split(","))
+    own = find_target(target, ask=dialogue()).runtime
+    for name in split_runtimes(runtime or own):
+        try:
+            named_runtimes(name)
+        except UsageError as exc:
+            where = "--runtime" if runtime else f"targets.toml: [targets.{target}] runtime"
+            raise UsageError(f"{where}: {exc.message}", exc.hint) from exc
 
 
 def build(

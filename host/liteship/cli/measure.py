@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from liteship.bench import bench, make_job
-from liteship.cli.common import open_connection, reporter, runtime_cache, split_runtimes
+from liteship.cli.common import open_connection, reporter, runtime_cache
 from liteship.deploy import deploy
 from liteship.errors import UsageError
 from liteship.plan import Planner, Settings, make_cases, read_history
 from liteship.recipe import BenchSettings, load_recipe
-from liteship.targets import Target
+from liteship.targets import Target, split_runtimes
 from liteship_agent.cpus import parse_cpus
 from liteship_agent.errors import AgentError
 from liteship_agent.images import selected_images
@@ -30,7 +30,9 @@ from liteship_agent.report import Report
 ThreadsOption = Annotated[
     str | None,
     typer.Option(
-        "--threads", metavar="N[,N]", help="Interpreter threads; 1,4 measures both.  \\[default: the target's first]"
+        "--threads",
+        metavar="N[,N]",
+        help="Interpreter threads; 1,4 measures both.  \\[default: the recipe's, else all of the target's]",
     ),
 ]
 CpusOption = Annotated[
@@ -66,7 +68,7 @@ class Wishes:
     Args:
         runtimes: Names, see `liteship.provision.choose_runtime`.
         threads, cpus: Axes, see `liteship.plan.Settings`.
-        tier, budget_seconds: One of them at most.
+        tier, budget: One of them at most; a budget as it was typed, see `read_seconds`.
         limit: Most validation images.
         forced: Measure although the target is not fit for it.
     """
@@ -75,7 +77,7 @@ class Wishes:
     threads: tuple[int, ...] | None = None
     cpus: tuple[tuple[int, ...], ...] | None = None
     tier: str | None = None
-    budget_seconds: float | None = None
+    budget: str | None = None
     limit: int | None = None
     forced: bool = False
 
@@ -85,13 +87,19 @@ class Wishes:
         Raises:
             UsageError: a set of CPUs has fewer than a thread count.
         """
-        threads = self.threads or ((recipe.threads,) if recipe.threads else target.threads[:1])
+        inventory = f"targets.toml: [targets.{target.name}]"
+        if self.threads:
+            threads, asked = self.threads, "--threads"
+        elif recipe.threads:
+            threads, asked = (recipe.threads,), "the recipe's bench.threads"
+        else:
+            threads, asked = tuple(dict.fromkeys(target.threads)), f"{inventory} threads"
         cpus = self.cpus or (tuple(sorted(set(target.cpus))),)
         for chosen in cpus:
             if chosen and max(threads) > len(chosen):
                 raise UsageError(
-                    f"--cpus: a CPU for each of {max(threads)} threads is required. "
-                    f"Received: {', '.join(map(str, chosen))}."
+                    f"{'--cpus' if self.cpus else f'{inventory} cpus'}: a CPU for each of {max(threads)} threads "
+                    f"({asked}) is required. Received: {', '.join(map(str, chosen))}."
                 )
         return Settings(threads, cpus)
 
@@ -114,12 +122,14 @@ def read_wishes(
         raise UsageError(f"--tier: one of {', '.join(TIERS)} is required. Received: {tier}.")
     if tier is not None and budget is not None:
         raise UsageError("--tier or --budget is required. Received: both.", "A budget chooses the tier.")
+    if budget is not None:
+        read_seconds(budget)
     return Wishes(
         runtimes=None if runtime is None else split_runtimes(runtime),
         threads=None if threads is None else _read_threads(threads),
         cpus=tuple(dict.fromkeys(_read_cpus(text) for text in cpus)) if cpus else None,
         tier=tier,
-        budget_seconds=None if budget is None else _read_seconds(budget),
+        budget=budget,
         limit=limit,
         forced=forced,
     )
@@ -139,10 +149,15 @@ def _read_cpus(text: str) -> tuple[int, ...]:
         raise UsageError(f"--cpus: {exc}.") from exc
 
 
-def _read_seconds(text: str) -> float:
+def read_seconds(text: str) -> float:
+    """A time such as 90s, 20m or 2h in seconds, above 0.
+
+    Raises:
+        UsageError: it is none.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if found is None:
-        raise UsageError(f"--budget: a time such as 90s, 20m or 2h is required. Received: {text}.")
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"--budget: a time above 0 such as 90s, 20m or 2h is required. Received: {text}.")
     return float(found[1]) * _UNIT_SECONDS[found[2]]
 
 
@@ -167,8 +182,10 @@ def measure(folder: Path, manifest: Manifest, target: str, wishes: Wishes) -> Re
         image_count = len(selected_images(manifest, wishes.limit))
         history = read_history(folder.parent, connection.target.name)
         planner = Planner(manifest, deployment, settings, cases, image_count, history)
-        budget = wishes.budget_seconds
-        plan = planner.plan(TIERS[wishes.tier or recipe.tier]) if budget is None else planner.longest_within(budget)
+        if wishes.budget is None:
+            plan = planner.plan(TIERS[wishes.tier or recipe.tier])
+        else:
+            plan = planner.longest_within(read_seconds(wishes.budget), wishes.budget)
         say.say(str(plan))
         job = make_job(connection.target, manifest, deployment, cases, plan.tier, wishes.limit, wishes.forced)
         return bench(connection, folder, manifest, deployment, job, say)

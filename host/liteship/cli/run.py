@@ -22,7 +22,6 @@ from liteship.cli.common import (
     print_json,
     reporter,
     runtime_cache,
-    split_runtimes,
 )
 from liteship.cli.measure import (
     BudgetOption,
@@ -40,7 +39,7 @@ from liteship.errors import LiteshipError
 from liteship.manifests import read_manifest, study_folder
 from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
-from liteship.targets import LOOPBACK
+from liteship.targets import LOOPBACK, find_target, split_runtimes
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 
@@ -96,6 +95,7 @@ def run_command(
     wishes = read_wishes(runtime, threads, cpus, tier, budget, forced=force)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
     settings = settings.with_overrides(runtime=_known_runtime(for_runtime or settings.convert.runtime))
+    wishes.settings(find_target(target), settings.bench)  # fails before anything is trained, not after
     manifest = build(settings, limit, skip_corrupt, jobs, max_drop)
     report = _measure_after_training(MODELS / settings.name, manifest, target, wishes)
     print_report(manifest, report, "json" if as_json else "terminal")

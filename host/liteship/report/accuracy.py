@@ -16,6 +16,8 @@ from liteship_agent.report import Flip, Report, Scores
 
 HOST, BASELINE = "host", "baseline"
 PIXELS, KERNELS = "pixels", "kernels"
+EXPLAINED = 64
+"""Flips of one artefact in one runtime whose cause is looked for."""
 
 Confusion = tuple[tuple[int, ...], ...]
 

@@ -1,22 +1,28 @@
 """Whether a report belongs to a manifest and is whole.
 
 Every part must name an artefact, case, image or label that the manifest and the job know, every case must have been
-run as the job asks for, and whatever was asked for must have been measured, have failed or have been refused.
+run as the job asks for, and whatever was asked for must have been measured, have failed or have been refused. The
+summaries must be those of the blocks.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from liteship.errors import ReportError
+from liteship.report.summary import counting_blocks
+from liteship.stats import median
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest, ValidationImage
-from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Block, Report, Scores
+from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Block, Report, Scores, Summary
 
 _REPEAT = "Run the bench again."
 _BLOCK_WORDS = (VALID, VOID, UNKNOWN)
 _CASE_WORDS = (VALID, REPEATED, UNSTABLE, UNKNOWN)
+_LARGEST = 2**63
+_ROUNDING = 1e-9
 _AGAINST = ("host", "baseline")
 _CAUSES = ("pixels", "kernels", None)
 
@@ -34,14 +40,97 @@ def check_report(manifest: Manifest, report: Report, images: Sequence[Validation
             manifest, or a part is incomplete or stands there twice.
     """
     _check_origin(manifest, report)
+    _check_environment(report)
     _check_indices(report)
     for block in report.blocks:
         _check_block(report.job, block)
     _check_attempts(report)
     _check_complete(report)
     _check_summaries(report)
+    check_figures(report)
     _check_scores(manifest, report, len(images))
     _check_flips(manifest, report, images)
+
+
+def check_figures(report: Report) -> None:
+    """What is cheap to tell of each summary is that of its blocks, and every figure lies in its interval.
+
+    Raises:
+        ReportError: a figure is another one, not above 0, or outside its interval.
+    """
+    for summary in report.summaries:
+        blocks = list(counting_blocks(report, summary.case_index).values())
+        measured = sum(block.case_index == summary.case_index for block in report.blocks)
+        latencies = [latency for block in blocks for latency in block.latencies_ns]
+        expected = {
+            "blocks": len(blocks),
+            "repeated": measured - len(blocks),
+            "void": sum(block.validity == VOID for block in blocks),
+            "queries": len(latencies),
+            "median_ns": median(latencies),
+            "validity": _expected_validity(blocks, measured),
+        }
+        for name, value in expected.items():
+            if (found := getattr(summary, name)) != value:
+                raise _failure(f"A summary of case {summary.case_index} with {name} {value}, as its blocks say, is", found)
+        _check_intervals(summary)
+
+
+def _expected_validity(counting: Sequence[Block], measured: int) -> str:
+    """By the rule of `summary.summarize`."""
+    found = {block.validity for block in counting}
+    if VOID in found:
+        return UNSTABLE
+    if UNKNOWN in found:
+        return UNKNOWN
+    return REPEATED if measured > len(counting) else VALID
+
+
+def _check_intervals(summary: Summary) -> None:
+    """Every figure is above 0 and in its interval, as far as there is one."""
+    for name in ("median_ns", "p90_ns", "p90_bound_ns", "end_to_end_median_ns", "ratio"):
+        stem = name.removesuffix("_ns")
+        unit = name.removeprefix(stem)
+        value = getattr(summary, name)
+        low, high = (getattr(summary, f"{stem}_{bound}{unit}", None) for bound in ("low", "high"))
+        known = [figure for figure in (low, value, high) if figure is not None]
+        slack = 1 + _ROUNDING
+        if any(figure <= 0 for figure in known) or any(a > b * slack for a, b in itertools.pairwise(known)):
+            raise _failure(
+                f"A summary of case {summary.case_index} with 0 < {stem}_low <= {stem} <= {stem}_high is",
+                f"{low}, {value}, {high}",
+            )
+
+
+def _check_environment(report: Report) -> None:
+    """What plausibility and sensors are read from has the form that the agent gives it."""
+    environment = report.environment
+    kinds = environment.get("cpu_types") or []
+    if not isinstance(kinds, list) or not all(map(_is_cpu_type, kinds)):
+        raise _failure("environment: cpu_types as a list of objects with numbers as cpus and max_hz is", repr(kinds)[:60])
+    flags = environment.get("cpu_flags") or []
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise _failure("environment: cpu_flags as a list of words is", repr(flags)[:60])
+    if not _is_clock(environment.get("cpu_mhz")):
+        raise _failure("environment: cpu_mhz as a number above 0 is", repr(environment["cpu_mhz"])[:60])
+    for name, sensor in report.sensors.items():
+        if sensor is not None and not isinstance(sensor, dict):
+            raise _failure(f"sensors: {name} as an object is", repr(sensor)[:60])
+
+
+def _is_cpu_type(kind: object) -> bool:
+    return (
+        isinstance(kind, dict)
+        and isinstance(cpus := kind.get("cpus"), list)
+        and all(isinstance(cpu, int) for cpu in cpus)
+        and _is_clock(kind.get("max_hz"))
+        and all(isinstance(kind.get(name), int | None) for name in ("implementer", "part"))
+    )
+
+
+def _is_clock(value: object) -> bool:
+    """A number above 0 that arithmetic can take, or nothing."""
+    return value is None or (isinstance(value, int | float) and 0 < value < _LARGEST)
 
 
 def _check_origin(manifest: Manifest, report: Report) -> None:
@@ -51,6 +140,8 @@ def _check_origin(manifest: Manifest, report: Report) -> None:
             f"A report on manifest {manifest.sha256()[:12]} is required. Received: {report.manifest_sha256[:12]}",
             "The study has changed since that job: deploy and bench it again, or name the study it was made from.",
         )
+    if not report.job.cases:
+        raise _failure("A report of at least one case is", "none")
     if report.target != report.job.target:
         raise _failure(f"A report of {report.job.target} is", f"one of {report.target}")
     in_manifest = {entry.sha256 for entry in manifest.entries}
@@ -91,7 +182,8 @@ def _check_block(job: Job, block: Block) -> None:
     for what, one, other in zip(("artefact", "threads", "CPUs", "runtime"), asked, ran, strict=True):
         if one != other:
             raise _failure(f"A block of case {block.case_index} with {what} {one} is", str(other))
-    if not block.latencies_ns or min(*block.latencies_ns, *block.end_to_end_ns, 1) < 1:
+    times = (*block.latencies_ns, *block.end_to_end_ns)
+    if not block.latencies_ns or min(times) < 1 or max(times) >= _LARGEST:
         raise _failure(
             f"A block of case {block.case_index} with latencies above 0 ns is",
             f"{len(block.latencies_ns)} latencies, smallest {min(block.latencies_ns, default=None)}",
@@ -189,7 +281,7 @@ def _require_words(what: str, words: Iterable[Hashable], known: Sequence[Hashabl
             raise _failure(f"{what}: one of {', '.join(map(str, known))} is", str(word))
 
 
-def _failure(required: str, received: str) -> ReportError:
+def _failure(required: str, received: object) -> ReportError:
     return ReportError(f"{required} required. Received: {received}", _REPEAT)
 
 

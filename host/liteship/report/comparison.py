@@ -69,7 +69,8 @@ class Row:
         flips_baseline: Images that the baseline classifies otherwise on the target.
         file_gain, gzip_gain, memory_gain, latency_gain: How many times smaller or faster than the baseline; 1.0 where
             it is less than 1.05, for memory also where not every round shows it, for latency where the interval of
-            the ratio is not below 1 or the row is unstable.
+            the ratio is not below 1; None for latency where that has no interval, or the row or the baseline is
+            unstable.
     """
 
     variant: str
@@ -171,6 +172,7 @@ class Header:
         date: When the job was made, by the host's clock ("2026-11-22 10:15"), None if its id does not say.
         image_count: Validation images that were classified on the target.
         baseline: Variant of the job's first case, that ratios and gains refer to.
+        baseline_is_float: Whether that is a file without quantization.
         repeats: How often a void block may be measured again.
         forced, problems: Whether the preflight could be overridden, and what it had found.
         blind_sensors: What would tell about throttling and is missing here, each with reason and remedy.
@@ -189,6 +191,7 @@ class Header:
     job_id: str
     date: str | None
     baseline: str | None
+    baseline_is_float: bool
     repeats: int
     forced: bool
     problems: tuple[str, ...]

@@ -121,14 +121,18 @@ def _add_process(row: Row, blocks: Sequence[Block]) -> Row:
 
 
 def _add_gains(row: Row, summary: Summary, blocks: Mapping[int, Block], report: Report) -> Row:
-    """Memory against the baseline in the rounds that have both, and latency by the interval of its ratio."""
+    """Memory against the baseline in the rounds that have both, and latency by the interval of its ratio.
+
+    No latency is gained or not where the row or the baseline is unstable, or where the ratio has no interval.
+    """
     baseline = counting_blocks(report, 0)
     shared = sorted(blocks.keys() & baseline.keys())
     memory = ratios((blocks[index].rss_anon_bytes, baseline[index].rss_anon_bytes) for index in shared)
+    first = _summary(report, 0)
+    unstable = UNSTABLE in (summary.validity, first.validity if first else None)
     latency = None
-    if summary.ratio is not None:
-        real = summary.ratio_high is not None and summary.ratio_high < 1 and summary.validity != UNSTABLE
-        latency = gain([summary.ratio]) if real else NO_GAIN
+    if summary.ratio is not None and summary.ratio_high is not None and not unstable:
+        latency = gain([summary.ratio]) if summary.ratio_high < 1 else NO_GAIN
     return replace(row, memory_gain=gain(memory), latency_gain=latency)
 
 

@@ -41,7 +41,7 @@ def build_comparison(manifest: Manifest, report: Report) -> Comparison:
 
 def _header(manifest: Manifest, report: Report) -> Header:
     board = report.environment.get("board_model") or report.environment.get("cpu_model")
-    job = report.job
+    job, entry = report.job, _baseline(manifest, report)
     runtime, _, version = (common(job.runtimes[case.runtime] for case in job.cases) or "").partition("==")
     return Header(
         target=report.target,
@@ -54,7 +54,8 @@ def _header(manifest: Manifest, report: Report) -> Header:
         image_count=report.image_count,
         job_id=job.job_id,
         date=job_date(job.job_id),
-        baseline=None if (entry := _baseline(manifest, report)) is None else entry.variant,
+        baseline=None if entry is None else entry.variant,
+        baseline_is_float=entry is not None and _is_float(entry),
         repeats=job.limits.repeats,
         forced=job.forced,
         problems=report.problems,
@@ -69,6 +70,11 @@ def _baseline(manifest: Manifest, report: Report) -> ManifestEntry | None:
     if report.job.cases:
         return manifest.entry(report.job.cases[0].artefact)
     return next(iter(manifest.entries), None)
+
+
+def _is_float(entry: ManifestEntry) -> bool:
+    """Whether neither its name nor its input says that it is quantized."""
+    return entry.variant.rpartition("-")[2] == "none" and entry.input.dtype == "float32"
 
 
 def _blind_sensors(report: Report) -> tuple[str, ...]:

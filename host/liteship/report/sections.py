@@ -24,6 +24,7 @@ from liteship.report.text import (
     points_interval,
     probability,
 )
+from liteship_agent.report import UNSTABLE
 
 _MOST_LABELS = 10
 """A confusion matrix of more labels is no table for a page; JSON has it."""
@@ -102,6 +103,7 @@ def against_section(comparison: Comparison) -> Section:
     """How many times smaller or faster than the baseline each other row really is, and how its accuracy differs."""
     baseline = comparison.header.baseline
     first = next((row for row in comparison.rows if row.variant == baseline), None)
+    is_unstable = first is not None and first.validity == UNSTABLE
     varying = varying_settings(comparison.rows)
     return Section(
         f"Real gains over {plain(baseline or '')}, and accuracy against it in points",
@@ -109,7 +111,7 @@ def against_section(comparison: Comparison) -> Section:
         tuple(
             (
                 *(row_name(row, varying), _gain(row.file_gain), _gain(row.gzip_gain), _gain(row.memory_gain)),
-                "tie" if row.latency_tie else _gain(row.latency_gain),
+                _latency_gain(row, is_unstable),
                 points(row.accuracy_difference_ratio) + (" tie" if row.accuracy_tie else ""),
                 points_interval(row.accuracy_difference_low_ratio, row.accuracy_difference_high_ratio),
                 probability(row.accuracy_p),
@@ -182,6 +184,12 @@ def confusion_section(answers: Sequence[Answers]) -> Section:
         ("artefact", "truth", *labels),
         tuple(lines) if len(labels) <= _MOST_LABELS else (),
     )
+
+
+def _latency_gain(row: Row, is_baseline_unstable: bool) -> str:
+    if row.median_ns is not None and (is_baseline_unstable or row.validity == UNSTABLE):
+        return UNSTABLE
+    return "tie" if row.latency_tie else _gain(row.latency_gain)
 
 
 def _gain(gain: float | None) -> str:

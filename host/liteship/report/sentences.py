@@ -7,14 +7,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from liteship.report.accuracy import HOST, KERNELS, PIXELS, Answers
+from liteship.report.accuracy import EXPLAINED, HOST, KERNELS, PIXELS, Answers
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.plausibility import LOWEST_PEAK_RATIO
 from liteship.report.text import count, cpu_list, percent, plain
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE
 
 _NAMES_SHOWN = 3
-_FIGURE = re.compile(r"[\d.]+ ?(of a core|cores?)?")
+_RANGE = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?:(?: to |–)(\d+(?:\.\d+)?))?")
+_COUNTED = re.compile(r" of a core\b| cores?\b|(?<=block)s\b")
 
 
 def varying_settings(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def forced_sentence(header: Header) -> str | None:
     """What the preflight found and was overridden, None where nothing was forced."""
     if not header.forced:
         return None
-    return plain(f"forced: {'; '.join(header.problems) or 'the preflight found nothing to override'}")
+    return plain(f"forced: {'; '.join(_merged(header.problems)) or 'the preflight found nothing to override'}")
 
 
 def validity_sentences(comparison: Comparison) -> list[str]:
@@ -87,21 +88,43 @@ def sparse_sentences(rows: Sequence[Row]) -> list[str]:
 
 def _validity(row: Row, header: Header) -> str:
     """Why a row is not simply valid, empty where it is."""
-    reasons = f" ({'; '.join(_kinds(row.reasons))})" if row.reasons else ""
+    reasons = f" ({'; '.join(_merged(row.reasons))})" if row.reasons else ""
     repeated = f"{count(row.repeated or 0, 'block')} repeated"
     if row.validity == UNSTABLE:
-        return f"{count(row.void or 0, 'block')} void{_repetitions(header)}{reasons}: it cannot win"
+        return f"{row.void} of {count(row.blocks or 0, 'block')} void{_repetitions(header)}{reasons}: it cannot win"
     if row.validity == UNKNOWN:
         return f"throttle unknown{f', {repeated}' if row.repeated else ''}{reasons}"
     return repeated + reasons if row.validity == REPEATED else ""
 
 
-def _kinds(reasons: Iterable[str]) -> list[str]:
-    """Reasons that differ only in their figures are one: the first stands for all."""
-    kinds: dict[str, str] = {}
-    for reason in reasons:
-        kinds.setdefault(_FIGURE.sub("", reason), reason)
-    return list(kinds.values())
+def _merged(texts: Iterable[str]) -> list[str]:
+    """Texts that differ only in their figures are one, with the range of each figure."""
+    kinds: dict[str, list[str]] = {}
+    for text in texts:
+        kinds.setdefault(_kind(text), []).append(text)
+    return [_with_ranges(alike) for alike in kinds.values()]
+
+
+def _kind(text: str) -> str:
+    """A text without its figures and what agrees with them in number."""
+    return _COUNTED.sub("", _RANGE.sub("#", text))
+
+
+def _with_ranges(alike: Sequence[str]) -> str:
+    """One of texts that differ only in their figures, that with the largest, with the range of each: 1.2 to 1.8."""
+    longest = max(alike, key=_largest)
+    joint = "–" if " to " in _RANGE.sub("", longest) else " to "
+    columns = zip(*([found.groups() for found in _RANGE.finditer(text)] for text in alike), strict=True)
+    ranges = []
+    for column in columns:
+        figures = sorted({figure for pair in column for figure in pair if figure is not None}, key=float)
+        ranges.append(figures[0] if float(figures[0]) == float(figures[-1]) else f"{figures[0]}{joint}{figures[-1]}")
+    found = iter(ranges)
+    return _RANGE.sub(lambda _: next(found), longest)
+
+
+def _largest(text: str) -> list[float]:
+    return [max(float(figure) for figure in found.groups() if figure) for found in _RANGE.finditer(text)]
 
 
 def _repetitions(header: Header) -> str:
@@ -111,13 +134,16 @@ def _repetitions(header: Header) -> str:
 
 def _grouped(said: Sequence[tuple[str, str]], everyone: str) -> list[str]:
     """Sentences of names and what is said of them, each once; what is empty is left out."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
     for name, text in said:
         if text:
-            groups.setdefault(text, []).append(name)
+            groups.setdefault(kind(text), []).append((name, text))
     return [
-        plain(f"{everyone if len(names) == len(said) > 1 else '; '.join(names)}: {text}")
-        for text, names in groups.items()
+        plain(
+            f"{everyone if len(alike) == len(said) > 1 else '; '.join(name for name, _ in alike)}: "
+            f"{_with_ranges([text for _, text in alike])}"
+        )
+        for alike in groups.values()
     ]
 
 
@@ -133,10 +159,19 @@ def _flips(own: Answers) -> str:
         paths = [flip.path for flip in own.flips if flip.against == HOST and flip.cause == cause]
         if paths:
             names = [*paths[:_NAMES_SHOWN], *(["..."] if len(paths) > _NAMES_SHOWN else [])]
-            parts.append(f"{len(paths)} {words} ({', '.join(names)})")
+            why = f": {_unexplained(own)}" if cause is None else ""
+            parts.append(f"{len(paths)} {words} ({', '.join(names)}{why})")
     if not parts:
         return ""
     return f"{own.count_flips(HOST)} of {own.image_count} answers differ from the host's: {', '.join(parts)}"
+
+
+def _unexplained(own: Answers) -> str:
+    """Why flips have no cause: those with the host's pixels always have one, of the others so many are sent."""
+    others = sum(flip.against == HOST and flip.largest_pixel_difference != 0 for flip in own.flips)
+    if others > EXPLAINED:
+        return f"not looked for beyond {EXPLAINED}"
+    return "the host resizes them otherwise today, or the link was lost"
 
 
 def _verdict(row: Row) -> str:

@@ -16,6 +16,7 @@ from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Bloc
 
 Interval = tuple[float | None, float | None]
 
+_LEAST_BLOCKS = 3
 _NO_INTERVAL: Interval = (None, None)
 
 
@@ -78,8 +79,8 @@ def _summary(report: Report, case_index: int, baseline: Mapping[int, Block]) -> 
 
 
 def _intervals(blocks: Sequence[Block]) -> tuple[Interval, Interval]:
-    """Of median and 90th percentile; a single block has none."""
-    if len(blocks) < 2:
+    """Of median and 90th percentile; of two blocks it would span decades."""
+    if len(blocks) < _LEAST_BLOCKS:
         return _NO_INTERVAL, _NO_INTERVAL
     of_median, of_p90 = block_intervals([block.latencies_ns for block in blocks])
     return of_median, of_p90
@@ -98,13 +99,14 @@ def _validity(counting: Sequence[Block], measured: int) -> str:
 def _ratio(
     blocks: Mapping[int, Block], baseline: Mapping[int, Block]
 ) -> tuple[float | None, float | None, float | None]:
-    """From the rounds that timed both; those where either is void only if there are no others."""
+    """From the rounds that timed both undisturbed; a figure without an interval where there are none of these."""
     common = sorted(blocks.keys() & baseline.keys())
     if not common:
         return None, None, None
     undisturbed = [index for index in common if VOID not in (blocks[index].validity, baseline[index].validity)]
     rounds = undisturbed or common
-    return paired_ratio(
+    ratio, low, high = paired_ratio(
         [median(blocks[index].latencies_ns) for index in rounds],
         [median(baseline[index].latencies_ns) for index in rounds],
     )
+    return (ratio, low, high) if undisturbed else (ratio, None, None)

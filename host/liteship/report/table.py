@@ -113,10 +113,11 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
     if forced := forced_sentence(comparison.header):
         console.print(Text(forced, style="bold yellow"))
     console.print()
-    wide = _wide_table(cells, varying)
+    times = _times(comparison.header)
+    wide = _wide_table(cells, varying, times)
     fits = console.measure(wide, options=console.options.update(width=_UNLIMITED)).maximum <= console.width
     wide.columns[-1].max_width = None  # What is left over is the status's.
-    _print_table(wide if fits else _narrow_table(cells), console)
+    _print_table(wide if fits else _narrow_table(cells, times), console)
     reasons = [f"{row_name(row, varying)} {plain(row.status)}" for row in comparison.rows if ": " in row.status]
     _print_lines([*reasons, *validity_sentences(comparison)], console)
     for section in _filled(
@@ -135,7 +136,7 @@ def render_markdown(comparison: Comparison) -> str:
     titles = (
         *("variant", *(_SETTING_TITLES[name] for name in varying), "sparsity", "size MiB (bytes)", "gzip MiB (bytes)"),
         *("accuracy on target (95 % interval)", "accuracy on host", "M mult-adds", "median ms (95 % interval)"),
-        *("p90 ms", "p90 bound ms", "x float (95 % interval)", "status"),
+        *("p90 ms", "p90 bound ms", f"{_times(comparison.header)} (95 % interval)", "status"),
     )
     lines = [_escape(" · ".join(_heading(comparison.header))), "", _markdown_line(titles)]
     if forced := forced_sentence(comparison.header):
@@ -218,12 +219,17 @@ def _cells(row: Row, varying: Sequence[str]) -> _Cells:
     )
 
 
-def _wide_table(rows: Iterable[_Cells], varying: Sequence[str]) -> Table:
+def _times(header: Header) -> str:
+    """Title of the ratios."""
+    return "x float" if header.baseline_is_float else "x base"
+
+
+def _wide_table(rows: Iterable[_Cells], varying: Sequence[str], times: str) -> Table:
     table = _empty_table(
         "ignore",
         *(_SETTING_TITLES[name] for name in varying),
         *("spar-\nsity", "size\nMiB", "gzip\nMiB", "accuracy", "95 %\ninterval", "on\nhost"),
-        *("mult-\nadds M", "median\nms", "p90\nms", "p90\nbound", "x\nfloat", "95 %\ninterval"),
+        *("mult-\nadds M", "median\nms", "p90\nms", "p90\nbound", times.replace(" ", "\n"), "95 %\ninterval"),
     )
     for row in rows:
         settings = [_short(row.settings.get(name, MISSING)) for name in varying]
@@ -233,11 +239,11 @@ def _wide_table(rows: Iterable[_Cells], varying: Sequence[str]) -> Table:
     return table
 
 
-def _narrow_table(rows: Iterable[_Cells]) -> Table:
+def _narrow_table(rows: Iterable[_Cells], times: str) -> Table:
     table = _empty_table(
         "fold",
         *("spar-\nsity", "size\ngzip\nMiB", "accuracy\ninterval\non host"),
-        *("median\np90\nbound ms", "x float\n95 %\ninterval"),
+        *("median\np90\nbound ms", f"{times}\n95 %\ninterval"),
     )
     for row in rows:
         table.add_row(
@@ -344,11 +350,11 @@ def _notes(header: Header) -> list[str]:
         "accuracy: on the target, 95 % Wilson interval; on host: same file, all images.",
         "median, p90: latency of one invocation, one image; ±: half of the 95 % interval.",
         f"p90, bound (which it keeps to at 99 % confidence): from {P90_MIN_QUERIES} queries on.",
-        f"x float: latency as a multiple of {baseline}'s in the same rounds.",
+        f"{_times(header)}: latency as a multiple of {baseline}'s in the same rounds.",
         "tie: the 95 % interval holds no difference. p: exact McNemar test.",
         "mult-adds: multiply-adds of one inference. removed: share of all filters.",
         "real gains: times smaller or faster, from 1.05 on; memory: if in every round.",
-        "latency gain: only where the whole interval of x float is below 1.",
+        f"latency gain: only where the whole interval of {_times(header)} is below 1.",
         "warm-up: until latency stays. end to end: from an image file to its scores.",
     ]
 
