@@ -120,9 +120,11 @@ def to_tensor(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     Returns:
         contract.dtype, the same shape.
     """
-    mean = np.asarray(contract.mean, np.float32)
-    std = np.asarray(contract.std, np.float32)
-    real = (pixels.astype(np.float32) - mean) / std
+    # By whole rows: numpy takes ten times as long for an inner dimension of three.
+    rows = pixels.astype(np.float32).reshape(*pixels.shape[:-2], -1)
+    rows -= np.tile(np.asarray(contract.mean, np.float32), pixels.shape[-2])
+    rows /= np.tile(np.asarray(contract.std, np.float32), pixels.shape[-2])
+    real = rows.reshape(pixels.shape)
     if contract.dtype == "float32":
         return real
     limits = np.iinfo(contract.dtype)

@@ -206,7 +206,11 @@ class _Follower:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if self._void is not None and kind not in ("wait", "preflight", "alive"):  # a wait says that it is measured again, and why
+        if self._void is not None and kind not in (
+            "wait",
+            "preflight",
+            "alive",
+        ):  # a wait says that it is measured again, and why
             self.say.say(self._void)
             self._void = None
         show = getattr(self, f"_show_{kind}", None)

@@ -20,7 +20,7 @@ from report_samples import (
 from liteship.errors import ReportError
 from liteship.report.checks import check_report
 from liteship_agent.images import selected_images
-from liteship_agent.report import VOID, FailedBlock, Refused
+from liteship_agent.report import REPEATED, VOID, FailedBlock, Refused
 
 MANIFEST = make_manifest()
 FULL = make_report(MANIFEST)
@@ -132,13 +132,67 @@ def test_a_repeated_block_has_its_attempts_in_any_order():
     again = replace(BLOCK, attempt=1)
     void = replace(BLOCK, validity=VOID, reasons=("throttled",))
 
-    check(replace(FULL, blocks=(again, *FULL.blocks[1:], void)))
+    summaries = (replace(FULL.summaries[0], repeated=1, validity=REPEATED), *FULL.summaries[1:])
+
+    check(replace(FULL, blocks=(again, *FULL.blocks[1:], void), summaries=summaries))
+
+
+def summarized(**changes):
+    return replace(FULL, summaries=(FULL.summaries[0], replace(FULL.summaries[1], **changes), *FULL.summaries[2:]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"median_ns": 1.0}, "case 1 with median_ns 18.*, as its blocks say, is required. Received: 1.0"),
+        ({"queries": 77}, "with queries 78"),
+        ({"blocks": 5}, "with blocks 6"),
+        ({"repeated": 1}, "with repeated 0"),
+        ({"void": 1}, "with void 0"),
+        ({"validity": "unstable"}, "with validity valid.* Received: unstable"),
+        ({"median_low_ns": 1e9}, "median_ns above 0 and in its interval is required"),
+        ({"p90_high_ns": 1.0}, "p90_ns above 0 and in its interval"),
+        ({"p90_bound_ns": 0.0}, "p90_bound_ns above 0"),
+        ({"ratio": 9.0}, "ratio above 0 and in its interval"),
+        ({"ratio_low": -1.0}, "ratio above 0 and in its interval"),
+        ({"end_to_end_median_ns": -1.0}, "end_to_end_median_ns above 0"),
+    ],
+)
+def test_a_summary_that_is_not_of_its_blocks_is_refused(changes, message):
+    with pytest.raises(ReportError, match=message):
+        check(summarized(**changes))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        *({"cpu_types": kinds} for kinds in (5, ["a"], [{}], [{"cpus": 3}], [{"cpus": [[]]}])),
+        {"cpu_types": [{"cpus": [0], "max_hz": "fast"}]},
+        {"cpu_types": [{"cpus": [0], "part": []}]},
+        *({"cpu_flags": flags} for flags in (7, [[]])),
+        *({"cpu_mhz": clock} for clock in ("fast", 0, -1.0, [1], 10**400)),
+    ],
+)
+def test_an_environment_of_another_form_is_refused(environment):
+    with pytest.raises(ReportError, match=f"environment: {next(iter(environment))}"):
+        check(replace(FULL, environment=environment))
+
+
+def test_sensors_of_another_form_are_refused():
+    with pytest.raises(ReportError, match="sensors: throttled_bits as an object"):
+        check(replace(FULL, sensors={"throttled_bits": "yes"}))
+
+
+def test_a_report_without_cases_is_refused():
+    with pytest.raises(ReportError, match="at least one case"):
+        check(replace(FULL, job=replace(FULL.job, cases=()), blocks=(), summaries=(), accuracy=(), refused=()))
 
 
 def test_finished_rounds_of_a_failed_case_remain():
     blocks = tuple(block for block in FULL.blocks if block.case_index != 1 or block.round_index < 2)
 
-    check(replace(FULL, blocks=blocks, failed=(FailedBlock(1, 2, "the process was ended by SIGKILL"),)))
+    failed = (FailedBlock(1, 2, "the process was ended by SIGKILL"),)
+    check(replace(FULL, blocks=blocks, failed=failed, summaries=make_summaries(FULL.job, blocks)))
 
 
 def test_a_case_may_fail_without_a_block():

@@ -318,8 +318,8 @@ def test_unknown_tier_is_refused(run: Run, pets: Path, study: Path) -> None:
     ("arguments", "message"),
     [
         (["--threads", "1,0"], "--threads: numbers from 1 to 64 such as 1,4 are required. Received: 1,0."),
-        (["--cpus", "7-4"], "--cpus: a set of CPUs such as 4-7 or 0,2 is required. Received: 7-4."),
-        (["--budget", "20"], "--budget: a time such as 90s, 20m or 2h is required. Received: 20."),
+        (["--cpus", "7-4"], "--cpus: a list of CPUs such as 0-3,6 is required. Received: '7-4'."),
+        (["--budget", "20"], "--budget: a time above 0 such as 90s, 20m or 2h is required. Received: 20."),
         (["--budget", "20m", "--tier", "rapid"], "--tier or --budget is required. Received: both."),
         (["--runtime", "auto,onnx"], "Received: onnx."),
     ],

@@ -174,7 +174,7 @@ def test_shortest_tier_is_taken_just_where_it_fits(share: float, tier: str | Non
     if tier is not None:
         assert planner.longest_within(share * needed, "9m").tier.name == tier
         return
-    with pytest.raises(UsageError, match=f"about .* for 5 artefacts = 5 cases in tier rapid"):
+    with pytest.raises(UsageError, match=r"about .* for 5 artefacts = 5 cases in tier rapid"):
         planner.longest_within(share * needed, "9m")
 
 

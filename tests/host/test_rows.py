@@ -26,9 +26,17 @@ from report_samples import (
 )
 
 from liteship.errors import ReportError
+from liteship.report import checks
 from liteship.report.rows import build_comparison
 from liteship_agent.manifest import HostAccuracy, Parity
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, FailedBlock, Refused, Scores
+
+
+@pytest.fixture(autouse=True)
+def summaries_are_made_up(monkeypatch):
+    """Rows show what a summary says; that it is of its blocks is tested with the checks."""
+    monkeypatch.setattr(checks, "check_figures", lambda report: None)
+
 
 MANIFEST = make_manifest()
 FULL = make_report(MANIFEST)
@@ -363,7 +371,7 @@ def test_plausibility_is_judged_with_the_clock_and_the_core_that_were_measured()
 def test_a_host_accuracy_over_no_images_is_null():
     manifest = make_manifest(entries=(make_entry("none-none", host_accuracy=HostAccuracy(0, 0, "none")),))
 
-    assert rows_by_variant(report_of(manifest=manifest), manifest)["none-none"].host_accuracy_ratio is None
+    assert rows_by_variant(report_of("none-none", manifest=manifest), manifest)["none-none"].host_accuracy_ratio is None
 
 
 def pruned_rows(**changes):
@@ -390,7 +398,7 @@ def test_a_row_tells_of_the_model_it_was_converted_from():
 
 def test_an_imported_file_has_no_model_and_no_parity():
     manifest = make_manifest(entries=(make_entry("mine", keras=None, parity=None),), failures=())
-    row = rows_by_variant(report_of(manifest=manifest), manifest)["mine"]
+    row = rows_by_variant(report_of("mine", manifest=manifest), manifest)["mine"]
 
     assert (row.keras_model, row.parameters, row.multiply_adds) == (None, None, 58_000_000)
     assert (row.parity_passed, row.parity_drop_ratio, row.parity_equal_ratio) == (None, None, None)
@@ -483,15 +491,26 @@ def test_a_gain_below_one_in_twenty_is_none():
     [
         ({"ratio_high": 0.99}, 2.0),
         ({"ratio_high": 1.0}, 1.0),
-        ({"ratio_high": None, "ratio_low": None}, 1.0),
+        ({"ratio_high": None, "ratio_low": None}, None),
         ({"ratio_high": 0.6, "validity": UNKNOWN}, 2.0),
-        ({"ratio_high": 0.6, "validity": UNSTABLE}, 1.0),
+        ({"ratio_high": 0.6, "validity": UNSTABLE}, None),
     ],
 )
 def test_latency_is_gained_only_where_the_whole_interval_says_so_and_the_row_is_stable(changes, gain):
     row = rows_by_variant(with_summary(1, **{"ratio": 0.5, "ratio_low": 0.4, **changes}))["none-int8"]
 
     assert row.latency_gain == gain
+
+
+def test_nothing_is_gained_over_an_unstable_baseline():
+    report = with_summary(0, with_summary(1, ratio=0.5, ratio_low=0.4, ratio_high=0.6), validity=UNSTABLE)
+
+    assert rows_by_variant(report)["none-int8"].latency_gain is None
+
+
+@pytest.mark.parametrize(("baseline", "is_float"), [("none-none", True), ("none-int8", False)])
+def test_header_says_whether_the_baseline_is_a_float_file(baseline, is_float):
+    assert build_comparison(MANIFEST, report_of(baseline)).header.baseline_is_float is is_float
 
 
 def test_a_memory_gain_is_none_unless_every_round_shows_it():

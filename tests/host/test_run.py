@@ -7,6 +7,7 @@ from report_samples import make_manifest
 
 from liteship.cli import run
 from liteship.cli.measure import Wishes
+from liteship.errors import UsageError
 from liteship.remote import RemoteError
 
 
@@ -57,3 +58,33 @@ def test_run_on_a_quiet_computer_is_not_forced(refusals):
     measured("loopback")
 
     assert [wishes.forced for wishes in seen] == [False]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working folder with a recipe and one board; a study that would be trained fails the test."""
+    recipe = 'schema_version = 1\nname = "pets"\n[data]\nsource = "pets"\n[model]\narchitecture = "vgg16"\n'
+    (tmp_path / "pets.toml").write_text(recipe)
+    (tmp_path / "targets.toml").write_text('[targets.pi]\nhost = "pi"\nuser = "pi"\ncpus = [2]\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "build", lambda *arguments: pytest.fail("it was trained"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"target": "loopback", "threads": "2", "cpus": ["0"]}, r"--cpus: a CPU for each of 2 threads \(--threads\)"),
+        ({"target": "pi", "threads": "2"}, r"targets\.toml: \[targets\.pi\] cpus: a CPU for each of 2 threads"),
+    ],
+)
+def test_threads_that_the_cpus_do_not_hold_are_refused_before_anything_is_trained(project, options, where):
+    with pytest.raises(UsageError, match=where):
+        run.run_command(project / "pets.toml", **options)
+
+
+def test_runtime_of_the_inventory_that_nobody_knows_is_refused_before_anything_is_trained(project):
+    with open(project / "targets.toml", "a") as file:
+        file.write('runtime = "ai-edge-litert, tflite-runtme"\n')
+    with pytest.raises(UsageError, match=r"targets\.toml: \[targets\.pi\] runtime: .* Received: tflite-runtme"):
+        run.run_command(project / "pets.toml", "pi")

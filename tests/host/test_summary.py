@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_samples import make_block, make_case, make_job, make_manifest, make_report
+from report_samples import make_block, make_job, make_manifest, make_report
 
 from liteship.intervals import block_intervals
-from liteship.report.summary import counting_blocks, ratios, summarize
-from liteship.stats import agreement, early_stopping_p90, median, paired_ratio, percentile
+from liteship.report.summary import counting_blocks, summarize
+from liteship.stats import early_stopping_p90, median, paired_ratio, percentile
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID
 
 MANIFEST = make_manifest()
@@ -181,17 +181,3 @@ def test_every_block_counts_once_or_is_counted_as_repeated(places):
         counting = counting_blocks(report_of(*blocks), summary.case_index)
         assert all(block.attempt == attempts[summary.case_index, index] for index, block in counting.items())
         assert summary.void == sum(block.validity == VOID for block in counting.values())
-
-
-def test_two_runs_are_compared_by_the_ratios_of_their_cases_but_the_first():
-    blocks = (*rounds_of(0), *rounds_of(1, 600_000), block(2, 0))
-    run = report_of(*blocks)
-    run = replace(run, summaries=summarize(run))
-    faster = [replace(block, latencies_ns=tuple(n // 2 for n in block.latencies_ns)) for block in rounds_of(1, 600_000)]
-    other = report_of(*rounds_of(0), *faster)
-    other = replace(other, summaries=summarize(other))
-
-    # The third has a single round, so no interval.
-    assert list(ratios(run)) == [make_case("none-int8")]
-    assert agreement(ratios(run), ratios(run)) == ({make_case("none-int8"): True}, 1.0)
-    assert agreement(ratios(run), ratios(other)) == ({make_case("none-int8"): False}, 0.0)

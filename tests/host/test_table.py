@@ -26,11 +26,18 @@ from report_samples import (
 )
 from rich.console import Console
 
-from liteship.report import table
+from liteship.report import checks, table
 from liteship.report.comparison import Row
 from liteship.report.rows import build_comparison
 from liteship.report.table import render_csv, render_json
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE
+
+
+@pytest.fixture(autouse=True)
+def summaries_are_made_up(monkeypatch):
+    """A table shows what a summary says; that it is of its blocks is tested with the checks."""
+    monkeypatch.setattr(checks, "check_figures", lambda report: None)
+
 
 MANIFEST = make_manifest()
 REPORT = make_report(MANIFEST)
@@ -211,7 +218,7 @@ def test_a_row_that_is_not_simply_valid_has_a_sentence_with_its_reasons(width):
     text = shown(width, repeated)
     assert "none-int8: 2 blocks repeated (clock fell from 1500 to 1000 MHz)\n" in text
     assert " repeated\n" in "\n".join(line.rstrip() for line in text.splitlines())
-    assert "none-int8: 4 blocks void after 3 repetitions (throttled; undervoltage): it cannot win" in " ".join(
+    assert "none-int8: 4 of 6 blocks void after 3 repetitions (throttled; undervoltage): it cannot win" in " ".join(
         shown(width, unstable).split()
     )
     assert "- none-int8: 2 blocks repeated (clock fell" in table.render_markdown(repeated)
@@ -232,6 +239,65 @@ def test_rows_with_the_same_reason_share_a_sentence():
     ) in text
     text = shown(200, build_comparison(MANIFEST, replace(report, summaries=two)))
     assert "none-none; none-int8: throttle unknown (throttling cannot be read on this machine)\n" in text
+
+
+def test_reasons_that_differ_in_figures_share_a_sentence_with_their_range():
+    reasons = (("others took 1.2 cores",), ("others took 0.6 of a core", "others took 1.8 cores"))
+    rows = [
+        replace(row, validity=UNSTABLE, reasons=reason, void=void, repeated=9)
+        for row, reason, void in zip(ROWS, reasons, (6, 4), strict=False)
+    ]
+    text = shown(200, comparison_of(rows))
+
+    assert (
+        "every row: 4 to 6 of 6 blocks void after 3 repetitions (others took 0.6 to 1.8 cores): it cannot win\n" in text
+    )
+    clocks = ("clock fell from 1500 to 1000 MHz", "clock fell from 1500 to 900 MHz")
+    text = shown(200, comparison_of([replace(rows[0], reasons=clocks)]))
+    assert "6 of 6 blocks void after 3 repetitions (clock fell from 1500 to 900–1000 MHz): it" in text
+
+
+def test_forced_problems_that_differ_in_figures_are_one():
+    header = replace(HEADER, forced=True, problems=("others use 1.2 cores", "too hot", "others use 2.0 cores"))
+
+    assert "\nforced: others use 1.2 to 2.0 cores; too hot\n" in terminal(140, header=header)
+
+
+@pytest.mark.parametrize("unstable", [0, 1])
+def test_gains_that_are_disturbed_are_unstable(unstable):
+    comparison = with_summary(unstable, validity=UNSTABLE)
+
+    assert " unstable " in lines_of(shown(140, comparison), "none-int8")[1]
+    assert json.loads(render_json(comparison))["rows"][1]["latency_gain"] is None
+
+
+def test_a_ratio_without_an_interval_is_a_bare_figure():
+    comparison = with_summary(1, ratio=0.5, ratio_low=None, ratio_high=None)
+    (line, gains, *_) = lines_of(shown(140, comparison), "none-int8")
+
+    assert line.endswith(" 0.50 – valid")
+    assert "tie" not in gains.partition("–")[0]
+    assert " | 0.50 | valid |" in table.render_markdown(comparison)
+
+
+@pytest.mark.parametrize(("is_float", "title"), [(True, "x float"), (False, "x base")])
+def test_the_title_of_ratios_says_float_only_of_a_float_file(is_float, title):
+    header = replace(HEADER, baseline_is_float=is_float)
+    other = {"x float": "x base", "x base": "x float"}[title]
+
+    for text in (terminal(80, header=header), render_markdown(header=header)):
+        assert f"{title}: latency as a multiple" in text
+        assert f"interval of {title} is below 1" in text
+        assert other not in text
+
+
+def test_flips_without_a_cause_say_why():
+    def said(count):
+        flips = tuple(make_flip("none-int8", i, cause=None, largest_pixel_difference=None) for i in range(count))
+        return " ".join(shown(140, build_comparison(MANIFEST, replace(REPORT, flips=flips))).split())
+
+    assert "2 without a known cause (dog/0.jpg, cat/1.jpg: the host resizes them otherwise today, or" in said(2)
+    assert "65 without a known cause (dog/0.jpg, cat/1.jpg, dog/2.jpg, ...: not looked for beyond 64)" in said(65)
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -293,7 +359,8 @@ def test_flips_are_told_shortly_with_the_first_names_of_each_cause(width):
 
     assert (
         "none-int8: 6 of 290 answers differ from the host's: 4 by pixels (cat/1.jpg, cat/3.jpg, cat/5.jpg, ...), "
-        "1 by kernels (cat/9.jpg), 1 without a known cause (cat/11.jpg)"
+        "1 by kernels (cat/9.jpg), 1 without a known cause (cat/11.jpg: the host resizes them otherwise today, or the "
+        "link was lost)"
     ) in text
     assert "the resized pixels of 12 of 290 images are not the host's, by 1 of 255 at most" in text
     assert "cat/13.jpg" not in text

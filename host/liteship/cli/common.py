@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from liteship.cli.targets import dialogue
-from liteship.progress import Reporter
 from liteship.errors import UsageError
+from liteship.progress import Reporter
 from liteship.provision import named_runtimes
 from liteship.recipe import Recipe
 from liteship.remote import Connection

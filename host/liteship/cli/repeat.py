@@ -26,6 +26,7 @@ from liteship.errors import ReportError
 from liteship.manifests import read_manifest, study_folder
 from liteship.plan import Planner, Settings, read_history
 from liteship.report.agreement import agreement_json, build_agreement, render_agreement
+from liteship.report.checks import check_report
 from liteship.report.store import load_report
 from liteship.targets import LOOPBACK
 from liteship_agent.images import selected_images
@@ -51,6 +52,7 @@ def repeat_command(
     before = load_report(folder, target, job)
     if before.manifest_sha256 != manifest.sha256():
         raise _changed(before, f"manifest {before.manifest_sha256[:12]}", manifest.sha256()[:12])
+    check_report(manifest, before, selected_images(manifest, before.job.limit))
     if not any(summary.case_index and summary.ratio is not None for summary in before.summaries):
         raise ReportError(
             f"A job with a ratio to repeat is required. Received: {before.job.job_id}, which timed nothing beside the "

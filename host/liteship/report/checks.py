@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from liteship.errors import ReportError
-from liteship.report.summary import counting_blocks
+from liteship.report.summary import case_validity, counting_blocks
 from liteship.stats import median
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest, ValidationImage
@@ -68,22 +68,14 @@ def check_figures(report: Report) -> None:
             "void": sum(block.validity == VOID for block in blocks),
             "queries": len(latencies),
             "median_ns": median(latencies),
-            "validity": _expected_validity(blocks, measured),
+            "validity": case_validity(blocks, measured),
         }
         for name, value in expected.items():
             if (found := getattr(summary, name)) != value:
-                raise _failure(f"A summary of case {summary.case_index} with {name} {value}, as its blocks say, is", found)
+                raise _failure(
+                    f"A summary of case {summary.case_index} with {name} {value}, as its blocks say, is", found
+                )
         _check_intervals(summary)
-
-
-def _expected_validity(counting: Sequence[Block], measured: int) -> str:
-    """By the rule of `summary.summarize`."""
-    found = {block.validity for block in counting}
-    if VOID in found:
-        return UNSTABLE
-    if UNKNOWN in found:
-        return UNKNOWN
-    return REPEATED if measured > len(counting) else VALID
 
 
 def _check_intervals(summary: Summary) -> None:
@@ -97,7 +89,7 @@ def _check_intervals(summary: Summary) -> None:
         slack = 1 + _ROUNDING
         if any(figure <= 0 for figure in known) or any(a > b * slack for a, b in itertools.pairwise(known)):
             raise _failure(
-                f"A summary of case {summary.case_index} with 0 < {stem}_low <= {stem} <= {stem}_high is",
+                f"A summary of case {summary.case_index} with {name} above 0 and in its interval is",
                 f"{low}, {value}, {high}",
             )
 
@@ -107,7 +99,9 @@ def _check_environment(report: Report) -> None:
     environment = report.environment
     kinds = environment.get("cpu_types") or []
     if not isinstance(kinds, list) or not all(map(_is_cpu_type, kinds)):
-        raise _failure("environment: cpu_types as a list of objects with numbers as cpus and max_hz is", repr(kinds)[:60])
+        raise _failure(
+            "environment: cpu_types as a list of objects with numbers as cpus and max_hz is", repr(kinds)[:60]
+        )
     flags = environment.get("cpu_flags") or []
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise _failure("environment: cpu_flags as a list of words is", repr(flags)[:60])

@@ -66,10 +66,8 @@ def _header(manifest: Manifest, report: Report) -> Header:
 
 
 def _baseline(manifest: Manifest, report: Report) -> ManifestEntry | None:
-    """What ratios and gains refer to: the artefact of the job's first case, without cases the manifest's first."""
-    if report.job.cases:
-        return manifest.entry(report.job.cases[0].artefact)
-    return next(iter(manifest.entries), None)
+    """What ratios and gains refer to: the artefact of the job's first case."""
+    return manifest.entry(report.job.cases[0].artefact)
 
 
 def _is_float(entry: ManifestEntry) -> bool:

@@ -5,7 +5,7 @@ answers differ, and what sparse storage brings. Pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from liteship.report.accuracy import EXPLAINED, HOST, KERNELS, PIXELS, Answers
 from liteship.report.comparison import Comparison, Header, Row
@@ -14,7 +14,9 @@ from liteship.report.text import count, cpu_list, percent, plain
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE
 
 _NAMES_SHOWN = 3
-_RANGE = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?:(?: to |–)(\d+(?:\.\d+)?))?")
+_UNTIL = "\x1f"
+"""Between the ends of a range while texts are merged."""
+_RANGE = re.compile(rf"(?<![\w.-])(\d+(?:\.\d+)?)(?:{_UNTIL}(\d+(?:\.\d+)?))?")
 _COUNTED = re.compile(r" of a core\b| cores?\b|(?<=block)s\b")
 
 
@@ -48,14 +50,16 @@ def forced_sentence(header: Header) -> str | None:
     """What the preflight found and was overridden, None where nothing was forced."""
     if not header.forced:
         return None
-    return plain(f"forced: {'; '.join(_merged(header.problems)) or 'the preflight found nothing to override'}")
+    problems = _ranges_shown("; ".join(_merged(header.problems)))
+    return plain(f"forced: {problems or 'the preflight found nothing to override'}")
 
 
 def validity_sentences(comparison: Comparison) -> list[str]:
     """Why rows are not simply valid; rows with the same reason share a sentence."""
     varying = varying_settings(comparison.rows)
     measured = [row for row in comparison.rows if row.validity is not None]
-    sentences = _grouped([(row_name(row, varying), _validity(row, comparison.header)) for row in measured], "every row")
+    said = [(row_name(row, varying), _validity(row, comparison.header)) for row in measured]
+    sentences = _grouped(said, "every row", _kind)
     blind = "; ".join(comparison.header.blind_sensors)
     return [*sentences, plain(f"nothing here tells about throttling: {blind}")] if blind else sentences
 
@@ -112,15 +116,22 @@ def _kind(text: str) -> str:
 
 def _with_ranges(alike: Sequence[str]) -> str:
     """One of texts that differ only in their figures, that with the largest, with the range of each: 1.2 to 1.8."""
-    longest = max(alike, key=_largest)
-    joint = "–" if " to " in _RANGE.sub("", longest) else " to "
     columns = zip(*([found.groups() for found in _RANGE.finditer(text)] for text in alike), strict=True)
     ranges = []
     for column in columns:
         figures = sorted({figure for pair in column for figure in pair if figure is not None}, key=float)
-        ranges.append(figures[0] if float(figures[0]) == float(figures[-1]) else f"{figures[0]}{joint}{figures[-1]}")
+        ranges.append(figures[0] if float(figures[0]) == float(figures[-1]) else f"{figures[0]}{_UNTIL}{figures[-1]}")
     found = iter(ranges)
-    return _RANGE.sub(lambda _: next(found), longest)
+    return _RANGE.sub(lambda _: next(found), max(alike, key=_largest))
+
+
+def _ranges_shown(text: str) -> str:
+    """1.2 to 1.8; with a dash where the text has a "to" of its own: from 1500 to 900–1000 MHz."""
+    return text.replace(_UNTIL, "–" if " to " in text else " to ")
+
+
+def _joint(alike: Sequence[str]) -> str:
+    return alike[0] if len(set(alike)) == 1 else _with_ranges(alike)
 
 
 def _largest(text: str) -> list[float]:
@@ -132,8 +143,8 @@ def _repetitions(header: Header) -> str:
     return "" if header.problems else f" after {count(header.repeats, 'repetition')}"
 
 
-def _grouped(said: Sequence[tuple[str, str]], everyone: str) -> list[str]:
-    """Sentences of names and what is said of them, each once; what is empty is left out."""
+def _grouped(said: Sequence[tuple[str, str]], everyone: str, kind: Callable[[str], str] = str) -> list[str]:
+    """Sentences of names and what is said of them, each kind once; what is empty is left out."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, text in said:
         if text:
@@ -141,7 +152,7 @@ def _grouped(said: Sequence[tuple[str, str]], everyone: str) -> list[str]:
     return [
         plain(
             f"{everyone if len(alike) == len(said) > 1 else '; '.join(name for name, _ in alike)}: "
-            f"{_with_ranges([text for _, text in alike])}"
+            f"{_ranges_shown(_joint([text for _, text in alike]))}"
         )
         for alike in groups.values()
     ]

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from liteship.intervals import block_intervals
-from liteship.stats import P90_MIN_QUERIES, Ratio, early_stopping_p90, median, p90, paired_ratio
-from liteship_agent.job import Case
+from liteship.stats import P90_MIN_QUERIES, early_stopping_p90, median, p90, paired_ratio
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Block, Report, Summary
 
 Interval = tuple[float | None, float | None]
@@ -33,21 +32,6 @@ def counting_blocks(report: Report, case_index: int) -> dict[int, Block]:
     return {block.round_index: block for block in sorted(blocks, key=lambda block: (block.round_index, block.attempt))}
 
 
-def ratios(report: Report) -> dict[Case, Ratio]:
-    """The ratio to the first case with its interval, of each other case that has one.
-
-    Two runs of one job are compared by it: `liteship.stats.agreement`.
-    """
-    return {
-        report.job.cases[summary.case_index]: (summary.ratio, summary.ratio_low, summary.ratio_high)
-        for summary in report.summaries
-        if summary.case_index
-        and summary.ratio is not None
-        and summary.ratio_low is not None
-        and summary.ratio_high is not None
-    }
-
-
 def _summary(report: Report, case_index: int, baseline: Mapping[int, Block]) -> Summary:
     measured = [block for block in report.blocks if block.case_index == case_index]
     counting = counting_blocks(report, case_index)
@@ -58,7 +42,7 @@ def _summary(report: Report, case_index: int, baseline: Mapping[int, Block]) -> 
     ratio, ratio_low, ratio_high = (1.0, 1.0, 1.0) if case_index == 0 else _ratio(counting, baseline)
     return Summary(
         case_index=case_index,
-        validity=_validity(blocks, len(measured)),
+        validity=case_validity(blocks, len(measured)),
         reasons=tuple(dict.fromkeys(reason for block in measured for reason in block.reasons)),
         blocks=len(blocks),
         repeated=len(measured) - len(blocks),
@@ -86,7 +70,7 @@ def _intervals(blocks: Sequence[Block]) -> tuple[Interval, Interval]:
     return of_median, of_p90
 
 
-def _validity(counting: Sequence[Block], measured: int) -> str:
+def case_validity(counting: Sequence[Block], measured: int) -> str:
     """The worst that is true of a case; a repetition does not make known what cannot be read."""
     found = {block.validity for block in counting}
     if VOID in found:
