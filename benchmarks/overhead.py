@@ -301,7 +301,7 @@ def parent_section(release: InstalledRelease, subjects: Sequence[Subject]) -> It
     say("a small job")
     words = [*python_with_agent(), "run-job", "--folder", str(release.folder), "--job", job.job_id]
     peak = 0
-    with subprocess.Popen(words) as process:
+    with subprocess.Popen(words, stdout=sys.stderr) as process:
         while process.poll() is None:
             peak = max(peak, peak_rss_bytes(process.pid))
             time.sleep(0.05)
