@@ -131,6 +131,7 @@ class Rounds:
         self.release, self.manifest, self.job, self.path = release, manifest, job, path
         self.sensors, self.pause = sensors, pause
         self.progress = read_progress(path)
+        self._is_patient = not job.forced
 
     def record(self, event: Event) -> None:
         """Journal one event."""
@@ -342,9 +343,17 @@ class Rounds:
         self.record({"event": "wait", "reason": reason})
         limits = self.job.limits
         preflight.cool(self.sensors, self.progress.start_celsius, limits, self.pause)
-        preflight.wait_until_fit(
-            self.sensors, self.release.folder, limits, preflight.own_cpu_ns, self.pause, lambda reason: None
+        problems = preflight.wait_until_fit(
+            self.sensors,
+            self.release.folder,
+            limits,
+            preflight.own_cpu_ns,
+            self.pause,
+            lambda reason: None,
+            patient=self._is_patient,
         )
+        # What did not pass in that time is not waited for once more, before it has passed.
+        self._is_patient = not problems and not self.job.forced
 
     def _name(self, case_index: int) -> str:
         entry = self.manifest.entry(self.job.cases[case_index].artefact)

@@ -300,6 +300,22 @@ def test_board_is_cooled_before_a_repetition_and_says_why(make_board, monkeypatc
     assert board.events("wait")[0]["reason"].startswith("none-1 is void: others took ")
 
 
+def test_disturbance_that_does_not_pass_is_not_waited_for_at_every_repetition(make_board, monkeypatch):
+    patient = []
+
+    def wait(*arguments, **options):
+        patient.append(options["patient"])
+        return ("other processes use 1.2 cores",)
+
+    monkeypatch.setattr(preflight, "wait_until_fit", wait)
+    board = make_board(limits=STRICT)
+    board.behave({board.artefacts[1]: ["disturbed"]})
+
+    board.run()
+
+    assert patient == [True] + [False] * 5
+
+
 def test_nothing_is_repeated_where_the_preflight_was_overridden(make_board):
     board = make_board(limits=STRICT, forced=True)
     journal.append(
