@@ -131,7 +131,7 @@ class Rounds:
         self.release, self.manifest, self.job, self.path = release, manifest, job, path
         self.sensors, self.pause = sensors, pause
         self.progress = read_progress(path)
-        self._is_patient = not job.forced
+        self._is_patient = True
 
     def record(self, event: Event) -> None:
         """Journal one event."""
@@ -160,8 +160,8 @@ class Rounds:
 
     @property
     def _repeats(self) -> int:
-        """Repeating does not help where what disturbs was there before and was overridden."""
-        return 0 if self.progress.problems else self.job.limits.repeats
+        """A forced job takes what it gets: what disturbs it may well be there all the time."""
+        return 0 if self.job.forced else self.job.limits.repeats
 
     def _moved_rounds(self) -> Mapping[int, str]:
         """Rounds whose canary stands apart and that may be measured again."""
@@ -353,7 +353,7 @@ class Rounds:
             patient=self._is_patient,
         )
         # What did not pass in that time is not waited for once more, before it has passed.
-        self._is_patient = not problems and not self.job.forced
+        self._is_patient = not problems
 
     def _name(self, case_index: int) -> str:
         entry = self.manifest.entry(self.job.cases[case_index].artefact)

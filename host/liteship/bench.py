@@ -243,7 +243,7 @@ class _Follower:
         celsius = event.get("temperature_celsius")
         heat = "" if celsius is None else f", {celsius:.0f} °C"
         self.say.describe(f"{self.job.target}: {self._round(event)}, {name} {_milliseconds(event)}{heat}")
-        if event["validity"] == VOID and not self._is_forced:
+        if event["validity"] == VOID and not (self._is_forced or self.job.forced):
             self._void = f"{self._round(event)}: {name} stays void: {reasons}"
         self._count(event["case_index"], event["round_index"])
 

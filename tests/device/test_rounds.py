@@ -316,7 +316,7 @@ def test_disturbance_that_does_not_pass_is_not_waited_for_at_every_repetition(ma
     assert patient == [True] + [False] * 5
 
 
-def test_nothing_is_repeated_where_the_preflight_was_overridden(make_board):
+def test_nothing_is_repeated_in_a_forced_job(make_board):
     board = make_board(limits=STRICT, forced=True)
     journal.append(
         board.path / "journal.jsonl", {"event": "session", "problems": ["others use 1.2 cores"], "start_celsius": None}

@@ -139,8 +139,8 @@ def _largest(text: str) -> list[float]:
 
 
 def _repetitions(header: Header) -> str:
-    """Nothing is repeated where the preflight was overridden."""
-    return "" if header.problems else f" after {count(header.repeats, 'repetition')}"
+    """Nothing is repeated in a forced job."""
+    return "" if header.forced else f" after {count(header.repeats, 'repetition')}"
 
 
 def _grouped(said: Sequence[tuple[str, str]], everyone: str, kind: Callable[[str], str] = str) -> list[str]:
