@@ -224,7 +224,8 @@ def test_interrupted_repetition_goes_on_where_it_stopped(
     answer = json.loads(ended.stdout)
     assert answer["jobs"] == [table["job"]["job_id"], job.name]
     assert len(answer["cases"]) == 3
-    assert 0 <= answer["agreeing_ratio"] <= 1
+    # Nothing can be judged where other processes disturbed all of it.
+    assert answer["agreeing_ratio"] is None or 0 <= answer["agreeing_ratio"] <= 1
     assert f"going on with job {job.name}" in ended.stderr
     blocks = journal_blocks(job / "journal.jsonl")
     assert blocks[: len(first)] == first
