@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from liteship_agent import journal
+from liteship_agent.cpus import format_cpus
 from liteship_agent.images import selected_images
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest
@@ -76,7 +77,8 @@ def log_lines(manifest: Manifest, job: Job, journal_path: Path, progress: Progre
     for index, case in enumerate(job.cases):
         entry = manifest.entry(case.artefact)
         name = entry.variant if entry else "unknown"
-        yield f"{name} ({case.artefact[:12]}), {job.runtimes[case.runtime]}, threads {case.threads}"
+        setting = f"threads {case.threads}, CPUs {format_cpus(case.cpus)}"
+        yield f"{name} ({case.artefact[:12]}), {job.runtimes[case.runtime]}, {setting}"
         if index in progress.failed:
             yield f"Failed: {progress.failed[index].reason}"
             continue

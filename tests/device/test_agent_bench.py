@@ -111,7 +111,7 @@ def test_log_has_images_performance_and_accuracy_of_every_artefact(finished):
     folder, job, report = finished
     lines = [event["line"] for event in events_of(job, folder, "log")]
 
-    runtime = "ai-edge-litert==2.3.0, threads 1"
+    runtime = "ai-edge-litert==2.3.0, threads 1, CPUs 0"
     for variant, sha256 in (("none-none", BASELINE), ("none-int8", INT8)):
         at = lines.index(f"{variant} ({sha256[:12]}), {runtime}")
         median = statistics.median(ns for b in report.blocks if b.artefact == sha256 for ns in b.latencies_ns)
