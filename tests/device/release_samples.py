@@ -15,7 +15,7 @@ from typing import TextIO
 import cv2
 import numpy as np
 
-from liteship_agent.job import Case, Job, Limits, Tier
+from liteship_agent.job import BlockRequest, Case, Job, Limits, Tier
 from liteship_agent.manifest import (
     Golden,
     HostAccuracy,
@@ -218,6 +218,27 @@ def make_job(release: InstalledRelease, **changes: object) -> Job:
         limits=CALM,
     )
     return replace(job, **changes)
+
+
+def make_request(release: InstalledRelease | None = None, **changes: object) -> BlockRequest:
+    """What a worker is asked for: a short block of the good artefact, of a process that this one starts."""
+    request = BlockRequest(
+        folder="folder" if release is None else str(release.folder),
+        release_id="release" if release is None else release.release_id,
+        artefact=sha(good_artefact().content),
+        runtime=RUNTIME,
+        threads=1,
+        cpus=(),
+        min_queries=5,
+        min_seconds=0.0,
+        max_seconds=60.0,
+        seed=0,
+        limit=None,
+        with_scores=False,
+        end_to_end=True,
+        agent_pid=os.getpid(),
+    )
+    return replace(request, **changes)
 
 
 def hold_lock(folder: Path, job_id: str) -> TextIO:

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
-from release_samples import RUNTIME, good_artefact, install, photographs, sha
+from release_samples import good_artefact, install, make_request, photographs, sha
 
 from liteship_agent import block, images, timing
 from liteship_agent.block import Counters, run_block
 from liteship_agent.errors import ImageError, ModelError, RecordError
-from liteship_agent.job import BlockRequest
 from liteship_agent.release import VALIDATION, artefact_path
 from liteship_agent.runtime import Model
 
@@ -24,28 +23,8 @@ def release(tmp_path):
     return install(tmp_path, {"none-none": GOOD, "none-int8": good_artefact("int8")})
 
 
-def request_for(release, **changes):
-    request = BlockRequest(
-        folder=str(release.folder),
-        release_id=release.release_id,
-        artefact=sha(GOOD.content),
-        runtime=RUNTIME,
-        threads=1,
-        cpus=(),
-        min_queries=5,
-        min_seconds=0.0,
-        max_seconds=60.0,
-        seed=0,
-        limit=None,
-        with_scores=False,
-        end_to_end=True,
-        agent_pid=os.getpid(),
-    )
-    return replace(request, **changes)
-
-
 def run(release, **changes):
-    return run_block(request_for(release, **changes), lambda *_, **__: None)
+    return run_block(make_request(release, **changes), lambda *_, **__: None)
 
 
 # --- a whole block, with the real runtime ---
@@ -137,7 +116,7 @@ def test_phases_come_in_order_and_counters_are_read_around_the_timed_part_only(r
         assert seconds > 0
         order.append(f"[{phase}]")
 
-    run_block(request_for(release, min_queries=1, with_scores=True), announce)
+    run_block(make_request(release, min_queries=1, with_scores=True), announce)
 
     assert order[:12] == [
         *("[load]", "load", "first", "[warm-up]", "end_to_end_query", "warm_up"),

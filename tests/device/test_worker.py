@@ -9,11 +9,10 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
-from release_samples import RUNTIME, good_artefact, install, sha
+from release_samples import RUNTIME, good_artefact, install, make_request
 
 from liteship_agent import block, worker
 from liteship_agent.errors import AgentError, RecordError
-from liteship_agent.job import BlockRequest
 from liteship_agent.records import from_json
 from liteship_agent.report import Block, Scores
 from liteship_agent.watch import agent_command
@@ -37,22 +36,7 @@ def oom_score(tmp_path, monkeypatch):
     return path
 
 
-REQUEST = BlockRequest(
-    folder="folder",
-    release_id="release",
-    artefact=sha(GOOD.content),
-    runtime=RUNTIME,
-    threads=1,
-    cpus=(),
-    min_queries=5,
-    min_seconds=0.0,
-    max_seconds=60.0,
-    seed=0,
-    limit=None,
-    with_scores=True,
-    end_to_end=True,
-    agent_pid=os.getpid(),
-)
+REQUEST = make_request(with_scores=True)
 
 
 def request_on_stdin(monkeypatch, fields):
