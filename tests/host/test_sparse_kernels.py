@@ -27,6 +27,7 @@ def network(
     """3x3 of stride 2, then depthwise and 1x1 convolutions with a residual addition, MEAN and a dense head."""
     import tf_keras as keras
 
+    keras.backend.clear_session()  # names of layers that have none count up over a process otherwise
     layers = keras.layers
 
     def convolve(tensor: Any, layer: Any) -> Any:

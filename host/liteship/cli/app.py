@@ -25,7 +25,7 @@ VERBS = {
         "Train, compress, deploy, measure, and print the comparison table: the whole way of a recipe.",
     ),
     "deploy": (
-        "run:deploy_command",
+        "deploy:deploy_command",
         "Make a study the active release of a target: only what it lacks is sent, verified there, and switched to.",
     ),
     "bench": (

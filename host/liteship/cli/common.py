@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 
 from liteship.cli.targets import dialogue
-from liteship.errors import UsageError
+from liteship.errors import LiteshipError, UsageError
+from liteship.manifests import read_manifest, study_folder
 from liteship.progress import Reporter
 from liteship.provision import named_runtimes
-from liteship.recipe import Recipe
+from liteship.recipe import Recipe, load_recipe
 from liteship.remote import Connection
 from liteship.targets import LOOPBACK, find_target, split_runtimes
 from liteship_agent.manifest import Manifest
@@ -141,6 +142,19 @@ def quiet_tensorflow(log: Path) -> Iterator[Reporter]:
             sys.stderr = python_stderr
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def open_study(name: str | None) -> tuple[Path, Manifest]:
+    """A study and its manifest; without any study the demo is made first."""
+    try:
+        folder = study_folder(MODELS, name)
+    except LiteshipError:
+        if name is not None or not DEMO_RECIPE.exists():
+            raise
+        reporter().say(f"no study under {MODELS}/ yet: running {DEMO_RECIPE} first")
+        build(load_recipe(DEMO_RECIPE))
+        folder = study_folder(MODELS, None)
+    return folder, read_manifest(folder)
 
 
 def _password_dialogue() -> Any:

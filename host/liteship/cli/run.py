@@ -1,4 +1,4 @@
-"""`liteship run|deploy|bench`: from a recipe to the comparison table, in one command or step by step."""
+"""`liteship run|bench`: from a recipe to the comparison table, and from a study to it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from liteship.cli.common import (
     TargetOption,
     build,
     check_options,
-    open_connection,
-    print_json,
+    open_study,
     reporter,
-    runtime_cache,
 )
 from liteship.cli.measure import (
     BudgetOption,
@@ -34,12 +32,9 @@ from liteship.cli.measure import (
     read_wishes,
 )
 from liteship.cli.report import print_report
-from liteship.deploy import deploy
-from liteship.errors import LiteshipError
-from liteship.manifests import read_manifest, study_folder
 from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
-from liteship.targets import LOOPBACK, find_target, split_runtimes
+from liteship.targets import LOOPBACK, find_target
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 
@@ -112,29 +107,6 @@ def _measure_after_training(folder: Path, manifest: Manifest, target: str, wishe
     return measure(folder, manifest, target, replace(wishes, forced=True))
 
 
-def deploy_command(
-    target: TargetOption = LOOPBACK,
-    study: StudyOption = None,
-    runtime: RuntimeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a study the active release of a target: only what it lacks is sent, verified there, and switched to."""
-    check_options(target, runtime)
-    folder, manifest = _open_study(study)
-    with open_connection(target) as connection:
-        names = split_runtimes(runtime or connection.target.runtime)
-        deployment = deploy(connection, folder, manifest, names, runtime_cache(), reporter())
-    if as_json:
-        print_json(deployment.to_json())
-        return
-    verb = "is active now" if deployment.activated else "was active already"
-    runtimes = ", ".join(deployment.runtimes.values())
-    typer.echo(
-        f"{deployment.target}: release {deployment.release} {verb}; sent {deployment.blobs_sent} blobs, "
-        f"{deployment.bytes_sent / 2**20:.2f} MiB ({deployment.bytes_sent} bytes); {runtimes}"
-    )
-
-
 def bench_command(
     target: TargetOption = LOOPBACK,
     study: StudyOption = None,
@@ -153,7 +125,7 @@ def bench_command(
     """
     check_options(target, runtime)
     wishes = read_wishes(runtime, threads, cpus, tier, budget, limit, force)
-    folder, manifest = _open_study(study)
+    folder, manifest = open_study(study)
     report = measure(folder, manifest, target, wishes)
     print_report(manifest, report, "json" if as_json else "terminal")
 
@@ -162,16 +134,3 @@ def _known_runtime(name: str | None) -> str | None:
     from liteship.flatbuffer import known_runtime
 
     return None if name is None else known_runtime(name)
-
-
-def _open_study(name: str | None) -> tuple[Path, Manifest]:
-    """A study and its manifest; without any study the demo is made first."""
-    try:
-        folder = study_folder(MODELS, name)
-    except LiteshipError:
-        if name is not None or not DEMO_RECIPE.exists():
-            raise
-        reporter().say(f"no study under {MODELS}/ yet: running {DEMO_RECIPE} first")
-        build(load_recipe(DEMO_RECIPE))
-        folder = study_folder(MODELS, None)
-    return folder, read_manifest(folder)
