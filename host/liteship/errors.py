@@ -61,6 +61,10 @@ class LinkError(LiteshipError):
     exit_code = 5
 
 
+class LostLinkError(LinkError):
+    """The link was lost, or nobody answers: the same command may get through a moment later."""
+
+
 class HostKeyError(LinkError):
     """The target's host key is unknown or not the one that was trusted."""
 

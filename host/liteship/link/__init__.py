@@ -1,0 +1,1 @@
+"""The parts of the link to a target; `liteship.remote` puts them together. Only they import paramiko."""
