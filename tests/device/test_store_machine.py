@@ -59,7 +59,14 @@ def test_file_of_a_library_is_the_one_that_is_mapped(name, path):
 
 def test_highest_version_is_by_number_and_only_whole_names_count(tmp_path):
     library = tmp_path / "libstdc++.so.6.0.28"
-    names = ["GLIBCXX_3.4.9", "GLIBCXX_3.4.28", "GLIBCXX_3.4.30-beta", "GLIBCXX_TUNABLES", "GLIBC_2.34", "CXXABI_1.3.12"]
+    names = [
+        "GLIBCXX_3.4.9",
+        "GLIBCXX_3.4.28",
+        "GLIBCXX_3.4.30-beta",
+        "GLIBCXX_TUNABLES",
+        "GLIBC_2.34",
+        "CXXABI_1.3.12",
+    ]
     library.write_bytes(b"\x7fELF\0" + b"\0".join(name.encode() for name in names) + b"\0")
     found = symbol_versions(library, ("GLIBCXX", "CXXABI", "GCC"))
     assert found == {"GLIBCXX": "3.4.28", "CXXABI": "1.3.12"}
@@ -69,12 +76,10 @@ def test_symbols_of_this_interpreter_are_those_its_libraries_offer():
     found = provided_symbols()
     assert found["GLIBC"] == os.confstr("CS_GNU_LIBC_VERSION").split(" ")[1]
     assert {"GLIBC", "GLIBCXX", "CXXABI", "GCC"} == set(found)
-    # dlvsym finds an object under the highest version, and none under a higher one.
-    libc = ctypes.CDLL("libstdc++.so.6")
-    text = Path(mapped_file("libstdc++.so.6", Path("/proc/self/maps").read_text())).read_bytes()
-    assert libc and f"GLIBCXX_{found['GLIBCXX']}".encode() + b"\0" in text
+    content = mapped_file("libstdc++.so.6", Path("/proc/self/maps").read_text()).read_bytes()
     major, minor, patch = map(int, found["GLIBCXX"].split("."))
-    assert f"GLIBCXX_{major}.{minor}.{patch + 1}".encode() not in text
+    assert b"GLIBCXX_%d.%d.%d\0" % (major, minor, patch) in content
+    assert b"GLIBCXX_%d.%d.%d\0" % (major, minor, patch + 1) not in content
 
 
 def test_symbols_of_a_library_that_cannot_be_loaded_are_left_out(monkeypatch):
@@ -98,7 +103,7 @@ def test_interpreter_without_ctypes_is_refused_with_the_package_that_brings_it(m
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(StoreError, match="whole standard library is required.*without ctypes") as info:
+    with pytest.raises(StoreError, match=r"whole standard library is required\. Received: .* without ctypes") as info:
         provided_symbols()
     assert info.value.kind == "missing"
     assert "apt install python3" in info.value.hint
