@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
 
 from liteship_agent import journal, preflight
 from liteship_agent.cpus import resolve
@@ -70,6 +70,21 @@ def find_unfinished(folder: Path, key: str) -> Optional[Job]:
     return found[max(found)] if found else None
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether the job of a folder was started and has neither its report nor was stopped."""
+    return (path / _JOURNAL).exists() and not has_report(path) and not was_stopped(path)
+
+
+def has_report(path: Path) -> bool:
+    """Whether the job of a folder is done."""
+    return (path / _REPORT).exists()
+
+
+def was_stopped(path: Path) -> bool:
+    """Whether its user ended the job of a folder."""
+    return (path / _STOP).exists()
+
+
 def mark_fetched(folder: Path, job_id: str) -> None:
     """Note that a host has the report of a job: the same request is a new job from now on."""
     path = job_folder(folder, job_id)
@@ -105,7 +120,7 @@ def start(
     """
     _require_content(request)
     cases = tuple(replace(case, cpus=resolve(case.cpus, case.threads)) for case in request.cases)
-    with _sound_disk(folder):
+    with sound_disk(folder):
         job = _chosen(folder, replace(request, cases=cases))
         started(job)
         path = job_folder(folder, job.job_id)
@@ -125,7 +140,7 @@ def start(
         if lock_holder(folder) == latest.job_id:
             started(latest)
             return latest
-        _launch(folder, job, problems, sensors.sample()["temperature_celsius"])
+        launch(folder, job, problems, sensors.sample()["temperature_celsius"], python_with_agent())
     return job
 
 
@@ -156,14 +171,25 @@ def _chosen(folder: Path, job: Job) -> Job:
     return job
 
 
-def _launch(folder: Path, job: Job, problems: Tuple[str, ...], celsius: Optional[float]) -> None:
+def launch(
+    folder: Path, job: Job, problems: Tuple[str, ...], celsius: Optional[float], agent: List[str]
+) -> subprocess.Popen[bytes]:
+    """Run a job in a process of its own, detached from the login.
+
+    Args:
+        folder: The liteship folder.
+        job: What to run.
+        problems: What the preflight found and was overridden.
+        celsius: Temperature of the processor now, null where it has no sensor.
+        agent: The command that runs an agent.
+    """
     path = job_folder(folder, job.job_id)
     path.mkdir(parents=True, exist_ok=True)
     write_record(job, path / "job.json")
     journal.append(path / _JOURNAL, {"event": "session", "problems": problems, "start_celsius": celsius})
     with open(path / "log.txt", "wb") as log:
-        subprocess.Popen(
-            [*python_with_agent(), "run-job", "--folder", str(folder), "--job", job.job_id],
+        return subprocess.Popen(
+            [*agent, "run-job", "--folder", str(folder), "--job", job.job_id],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -173,7 +199,7 @@ def _launch(folder: Path, job: Job, problems: Tuple[str, ...], celsius: Optional
 
 
 @contextmanager
-def _sound_disk(folder: Path) -> Iterator[None]:
+def sound_disk(folder: Path) -> Iterator[None]:
     """One clear line where the disk is full, read-only or broken."""
     try:
         yield
@@ -217,11 +243,12 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
             spoken = time.monotonic()
             emit({"event": "alive"})
         if not alive:
-            raise AgentError(f"job {job_id} ended without a report: {_last_words(path / 'log.txt')}")
+            raise AgentError(f"job {job_id} ended without a report: {last_words(path / 'log.txt')}")
         time.sleep(_POLL_SECONDS)
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """Why a job ended, as the last line of its log says."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     if lines:
         return lines[-1]
@@ -312,7 +339,7 @@ def run_job(
     """
     path = job_folder(folder, job_id)
     job = read_record(Job, path / "job.json")
-    with _sound_disk(folder), _acquire_lock(folder, job_id):
+    with sound_disk(folder), _acquire_lock(folder, job_id):
         if (path / _STOP).exists():
             raise AgentError("stopped before it began")
         release = InstalledRelease(folder, job.release_id)

@@ -59,10 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     fetched = verb("fetched", _fetched, "note that the host has the report of a job", speaks_events=True)
     smoke = verb("smoke", _smoke, "compare every model of a release with the host's answers", speaks_events=True)
     run_job = verb("run-job", _run_job, "run a job in this process (used by bench)")
+    resume = verb("resume", _resume, "go on with every job that a reboot or a crash cut (used by the service)")
     verb("worker", _worker, "time one model for the request on stdin (used by run-job)")
     smoke_runtime = verb("smoke-runtime", _smoke_runtime, "the same in one runtime (used by smoke)")
     verb("explain", _explain, "run a model on the host's pixels for the request on stdin", speaks_events=True)
-    for sub in (bench, stop, fetched, smoke, smoke_runtime, run_job):
+    for sub in (bench, stop, fetched, smoke, smoke_runtime, run_job, resume):
         sub.add_argument("--folder", type=Path, required=True, help="the liteship folder")
     for sub in (stop, fetched, run_job):
         sub.add_argument("--job", required=True, help="id of the job")
@@ -114,6 +115,12 @@ def _run_job(options: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     bench.run_job(options.folder, options.job)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from liteship_agent.resume import resume
+
+    resume(options.folder, lambda line: print(line, flush=True))
 
 
 def _smoke(options: argparse.Namespace) -> None:

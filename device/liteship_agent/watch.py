@@ -22,6 +22,7 @@ import liteship_agent
 
 _TICK_SECONDS = 0.1
 _KEPT_ERROR_BYTES = 4096
+_ISOLATED = (sys.executable, "-I", "-S", "-B")
 
 
 def agent_command(runtime: Path, *arguments: str) -> List[str]:
@@ -31,12 +32,16 @@ def agent_command(runtime: Path, *arguments: str) -> List[str]:
 
 def python_with_agent() -> List[str]:
     """An isolated interpreter that runs this agent: the archive of a release, or the installed package."""
-    isolated = [sys.executable, "-I", "-S", "-B"]
     place = Path(liteship_agent.__file__).parents[1]
     if place.is_file():
-        return [*isolated, str(place)]
+        return python_with(place)
     program = f"import runpy, sys; sys.path.insert(0, {str(place)!r}); runpy.run_module('liteship_agent')"
-    return [*isolated, "-c", program]
+    return [*_ISOLATED, "-c", program]
+
+
+def python_with(archive: Path) -> List[str]:
+    """An isolated interpreter that runs the agent of an archive."""
+    return [*_ISOLATED, str(archive)]
 
 
 @dataclass(frozen=True)

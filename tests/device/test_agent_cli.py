@@ -15,7 +15,7 @@ from liteship_agent.records import dumps
 from liteship_agent.release import AGENT
 
 GOOD = good_artefact()
-VERBS = ("bench", "stop", "fetched", "smoke", "smoke-runtime", "run-job", "worker", "explain")
+VERBS = ("bench", "stop", "fetched", "smoke", "smoke-runtime", "run-job", "resume", "worker", "explain")
 
 
 @pytest.fixture
