@@ -62,7 +62,15 @@ class LinkError(LiteshipError):
 
 
 class LostLinkError(LinkError):
-    """The link was lost, or nobody answers: the same command may get through a moment later."""
+    """The link was lost, or nobody answers: the same command may get through a moment later.
+
+    Args:
+        reason: What happened, in a few words.
+    """
+
+    def __init__(self, message: str, hint: str = "", reason: str = "no answer") -> None:
+        self.reason = reason
+        super().__init__(message, hint)
 
 
 class HostKeyError(LinkError):

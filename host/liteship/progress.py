@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,15 +15,49 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 Advance = Callable[[float], None]
 _REFRESH_PER_SECOND = 2
 """Drawing costs CPU time, and what is measured on this computer meanwhile must not be disturbed."""
+
+
+class _AmountColumn(ProgressColumn):
+    """Steps done of all, or bytes with their rate, as the task wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps, self._bytes, self._rate = (
+            MofNCompleteColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+        )
+
+    def render(self, task: Task) -> Text:
+        if not task.fields.get("is_bytes"):
+            return self._steps.render(task)
+        return Text(" ").join([self._bytes.render(task), self._rate.render(task)])
+
+
+def _new_progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        _AmountColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        refresh_per_second=_REFRESH_PER_SECOND,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 class Reporter:
@@ -52,25 +88,12 @@ class Reporter:
             Function that moves the bar by an amount.
         """
         if self._progress is not None:
-            with _bar(self._progress, description, total) as advance:
+            with _bar(self._progress, description, total, is_bytes) as advance:
                 yield advance
             return
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
-        if is_bytes:
-            columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
-        else:
-            columns += [MofNCompleteColumn()]
-        columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
-        is_watched = self.console.is_terminal
-        with Progress(
-            *columns,
-            console=self.console,
-            refresh_per_second=_REFRESH_PER_SECOND,
-            transient=True,
-            disable=not is_watched,
-        ) as self._progress:
+        with _new_progress(self.console) as self._progress:
             try:
-                with _bar(self._progress, description, total) as advance:
+                with _bar(self._progress, description, total, is_bytes) as advance:
                     yield advance
             finally:
                 self._progress = None
@@ -80,9 +103,111 @@ class Reporter:
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[-1], description=escape(text), refresh=True)
 
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """No bars while the block runs, such as a question on the terminal."""
+        progress = self._progress
+        if progress is None or progress.disable:
+            yield
+            return
+        progress.stop()
+        try:
+            yield
+        finally:
+            progress.start()
+
+
+class Reporters:
+    """One bar for each of several targets, which work at the same time; each has a reporter of its own.
+
+    Args:
+        console: Of stderr.
+        names: Of the targets, in the order of their bars.
+    """
+
+    def __init__(self, console: Console, names: tuple[str, ...]) -> None:
+        self._progress = _new_progress(console)
+        width = max(map(len, names), default=0)
+        self._of = {name: _LineReporter(console, self._progress, name, width) for name in names}
+
+    def __enter__(self) -> Reporters:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def __getitem__(self, name: str) -> Reporter:
+        """That of a target."""
+        return self._of[name]
+
+
+@dataclass
+class _Step:
+    """What a line shows, and what it shows again when a step inside it is over."""
+
+    description: str
+    total: float | None
+    is_bytes: bool
+    done: float = 0
+
+
+class _LineReporter(Reporter):
+    """The reporter of one target among several: all of its tasks share one bar, which shows the innermost."""
+
+    def __init__(self, console: Console, progress: Progress, name: str, width: int) -> None:
+        super().__init__(console)
+        self._progress: Progress = progress
+        self._name, self._title = name, escape(name.ljust(width))
+        self._steps: list[_Step] = []
+        self._lock = threading.RLock()
+        self._line: TaskID = progress.add_task(f"{self._title}  waiting", total=None)
+
+    def say(self, text: str) -> None:
+        own = f"{self._name}: "
+        super().say(text if text.startswith(own) else f"{own}{text}")
+
+    @contextmanager
+    def task(self, description: str, total: float | None, *, is_bytes: bool = False) -> Iterator[Advance]:
+        step = _Step(description, total, is_bytes)
+
+        def advance(amount: float) -> None:
+            with self._lock:
+                step.done += amount
+                if self._steps and self._steps[-1] is step:
+                    self._progress.update(self._line, completed=step.done)
+
+        with self._lock:
+            self._steps.append(step)
+            self._show()
+        try:
+            yield advance
+        finally:
+            with self._lock:
+                self._steps.remove(step)
+                self._show()
+
+    def describe(self, text: str) -> None:
+        with self._lock:
+            if self._steps:
+                self._steps[-1].description = escape(text)
+                self._progress.update(self._line, description=self._text(self._steps[-1]), refresh=True)
+
+    def _show(self) -> None:
+        """Show the innermost step from its start on, so that its rate is its own."""
+        step = self._steps[-1] if self._steps else _Step("", None, False)
+        task = next(task for task in self._progress.tasks if task.id == self._line)
+        task.total = None  # which reset would keep
+        self._progress.reset(
+            self._line, description=self._text(step), total=step.total, completed=int(step.done), is_bytes=step.is_bytes
+        )
+
+    def _text(self, step: _Step) -> str:
+        return f"{self._title}  {step.description.removeprefix(f'{self._name}: ')}"
+
 
 @contextmanager
-def _bar(progress: Progress, description: str, total: float | None) -> Iterator[Advance]:
-    task = progress.add_task(description, total=total)
+def _bar(progress: Progress, description: str, total: float | None, is_bytes: bool) -> Iterator[Advance]:
+    task = progress.add_task(description, total=total, is_bytes=is_bytes)
     yield lambda amount: progress.advance(task, amount)
     progress.remove_task(task)

@@ -2,31 +2,38 @@
 
 A connection goes: dial (or tunnel through another host), key exchange, check of the host key, login by keys and, when
 somebody can be asked, by password. A command is one exec request that takes a stream of bytes on stdin and answers
-with event lines on stdout (liteship_agent.store says how they look). Nothing waits without a deadline of our own,
-because not every call of paramiko and of the resolver has one.
+with event lines on stdout (liteship_agent.store.events says how they look). Nothing waits without a deadline of our
+own, because not every call of paramiko and of the resolver has one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import shlex
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from types import TracebackType
 from typing import Any
 
 import paramiko
+from paramiko.ssh_exception import ChannelException
 
 from liteship.errors import LinkError
+from liteship.link.ciphers import prefer_cipher_for
 from liteship.link.conversation import END_SECONDS, Conversation, EventParser, Feeder, OnEvent, SilenceError
 from liteship.link.dial import handshake
+from liteship.link.endpoint import Endpoint, resolve
 from liteship.link.host_keys import check_host_key, fingerprint, known_host_keys
 from liteship.link.login import log_in
 from liteship.link.waiting import LOST, lost, within
+from liteship.programs import PROBE, SENSORS, STORE, Program
 from liteship.targets import Target
 
 __all__ = ["Connection", "EventParser", "OnEvent", "RemoteError", "SilenceError", "scan_host_key"]
+
+_EXEC_SECONDS = 30.0
+_REKEY_SECONDS = 15.0
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks come back as our errors
 
@@ -43,13 +50,14 @@ class RemoteError(LinkError):
         super().__init__(message, hint)
 
 
-def scan_host_key(host: str, port: int = 22, timeout_seconds: float = 10.0, *, proxy_jump: str | None = None) -> str:
-    """The fingerprint, `SHA256:...`, of the host key that a server presents; nothing is trusted by it.
+def scan_host_key(target: Target, timeout_seconds: float = 10.0) -> str:
+    """The fingerprint, `SHA256:...`, of the host key that a target presents; nothing is trusted by it.
 
     Raises:
         LinkError: nothing answers there in time, or what answers is not an SSH server.
+        TargetError: ~/.ssh/config cannot be read.
     """
-    transport = handshake(host, port, proxy_jump, timeout_seconds)
+    transport = handshake(resolve(target), timeout_seconds)
     try:
         return fingerprint(transport)
     finally:
@@ -60,13 +68,15 @@ class Connection:
     """An SSH connection to a target after login.
 
     Args:
+        endpoint: Where the target was reached, and as whom.
         round_trips: Exec requests so far.
+        events: Event lines heard so far, without those that ended a command.
         bytes_sent: Bytes of all commands' stdin so far, with the source text of the modules that were sent.
     """
 
-    def __init__(self, target: Target, transport: paramiko.Transport) -> None:
-        self.target = target
-        self.round_trips = 0
+    def __init__(self, target: Target, endpoint: Endpoint, transport: paramiko.Transport) -> None:
+        self.target, self.endpoint = target, endpoint
+        self.round_trips = self.events = 0
         self.bytes_sent = 0
         self._transport = transport
 
@@ -86,17 +96,20 @@ class Connection:
             ask_password: Takes a question and returns the password; None when nobody can be asked.
         Raises:
             HostKeyError: the host key is unknown or not the trusted one.
-            LinkError: not reachable in time, or the login is refused.
+            LostLinkError: not reachable in time.
+            LinkError: the login is refused, or what answers is not an SSH server.
+            TargetError: ~/.ssh/config cannot be read.
         """
-        known = None if target.host_key_sha256 else known_host_keys(target)
-        transport = handshake(target.host, target.port, target.proxy_jump, connect_seconds, known or ())
+        endpoint = resolve(target)
+        known = None if target.host_key_sha256 else known_host_keys(endpoint)
+        transport = handshake(endpoint, connect_seconds, known or ())
         try:
-            check_host_key(target, transport, known)
-            log_in(target, transport, ask_password)
+            check_host_key(endpoint, transport, target.host_key_sha256, known)
+            log_in(endpoint, transport, ask_password)
         except BaseException:
             transport.close()
             raise
-        return cls(target, transport)
+        return cls(target, endpoint, transport)
 
     def __enter__(self) -> Connection:
         return self
@@ -108,12 +121,37 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; what still runs on it is cut."""
-        self._transport.close()
+        with contextlib.suppress(TimeoutError):
+            within(END_SECONDS, self._transport.close)
+
+    def prefer_cipher_for(self, cpu_flags: Iterable[str]) -> str:
+        """Take the cipher that suits the target's CPU; call it before bulk data, with no command running.
+
+        Args:
+            cpu_flags: `Features` or `flags` of its /proc/cpuinfo; with none, nothing is known and nothing changes.
+        Returns:
+            The cipher in use.
+        Raises:
+            LostLinkError: the link was lost.
+        """
+        try:
+            return prefer_cipher_for(self._transport, cpu_flags, _REKEY_SECONDS)
+        except LOST as exc:
+            self.close()
+            raise lost(self.target.name, exc) from exc
 
     @property
     def python(self) -> str:
         """The target's Python as a word for its shell."""
         return _quote_path(self.target.python)
+
+    def probe(self) -> dict[str, Any]:
+        """What the target is and what its liteship folder holds, see liteship_agent.store.probe."""
+        return self.run(PROBE, (self.target.folder,))
+
+    def sensors(self) -> dict[str, Any]:
+        """Read the target's sensors once: `sample`, `sources` and `can_see_throttling` of liteship_agent.sensors."""
+        return self.run(SENSORS)
 
     def store(
         self,
@@ -123,31 +161,25 @@ class Connection:
         on_event: OnEvent | None = None,
         idle_seconds: float = 60.0,
     ) -> dict[str, Any]:
-        """Run a verb of liteship_agent.store on the target's folder; see `call`.
-
-        The source text goes ahead of `source`: the target needs nothing but a Python.
-        """
+        """Run a verb of liteship_agent.store on the target's folder; see `call`."""
         arguments = (verb, self.target.folder)
-        return self._run_module("store.py", arguments, source, on_event=on_event, idle_seconds=idle_seconds)
+        return self.run(STORE, arguments, source, on_event=on_event, idle_seconds=idle_seconds)
 
-    def sensors(self) -> dict[str, Any]:
-        """Read the target's sensors once: `sample`, `sources` and `can_see_throttling` of liteship_agent.sensors."""
-        return self._run_module("sensors.py")
-
-    def _run_module(
+    def run(
         self,
-        name: str,
+        program: Program,
         arguments: Iterable[str] = (),
         source: Iterable[bytes] = (),
         *,
         on_event: OnEvent | None = None,
         idle_seconds: float = 60.0,
     ) -> dict[str, Any]:
-        """Run one self-contained module of liteship_agent, which is sent ahead of `source`."""
-        program = files("liteship_agent").joinpath(name).read_bytes()
-        loader = f'import sys; exec(compile(sys.stdin.buffer.read({len(program)}), "{name}", "exec"))'
-        command = f"{self.python} -I -S -B -c {' '.join(shlex.quote(word) for word in (loader, *arguments))}"
-        return self.call(command, itertools.chain((program,), source), on_event=on_event, idle_seconds=idle_seconds)
+        """Run a program, which goes ahead of `source`: the target needs nothing but a Python; see `call`."""
+        words = " ".join(shlex.quote(word) for word in (program.loader, *arguments))
+        command = f"{self.python} -I -S -B -c {words}"
+        return self.call(
+            command, itertools.chain((program.packed,), source), on_event=on_event, idle_seconds=idle_seconds
+        )
 
     def call(
         self,
@@ -168,11 +200,17 @@ class Connection:
             RemoteError: the far side answered with an error event.
             LinkError: no answer: python3 is missing, the command died, the link was lost or is silent.
         """
-        channel = self._execute(command, idle_seconds)
+        channel = self._execute(command, min(idle_seconds, _EXEC_SECONDS))
         feeder = Feeder(channel, source)
         feeder.start()
+
+        def hear(event: dict[str, Any]) -> None:
+            self.events += 1
+            if on_event is not None:
+                on_event(event)
+
         try:
-            answer = Conversation(self.target, channel, feeder, on_event, idle_seconds).run()
+            answer = Conversation(self.target, channel, feeder, hear, idle_seconds).run()
         except SilenceError:
             self.close()
             raise
@@ -197,9 +235,14 @@ class Connection:
         self.round_trips += 1
         try:
             return within(seconds, start)
+        except ChannelException as exc:
+            raise LinkError(
+                f"{self.target.name}: a server that runs commands is required. Received: {exc.text or 'refused'}",
+                "Look at ForceCommand, MaxSessions and the shell of the account there.",
+            ) from exc
         except LOST as exc:
             self.close()
-            raise lost(self.target, exc) from exc
+            raise lost(self.target.name, exc) from exc
 
     def _end(self, channel: paramiko.Channel) -> None:
         """Close a channel at once; if even that is not possible, the whole connection."""

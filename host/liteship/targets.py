@@ -1,12 +1,14 @@
 """The inventory of boards, targets.toml: read, checked and written.
 
-A table `[targets.NAME]` is one board. `loopback` is built in and never stands in the file. An unknown name is either a
-typo, or a board that is not in the inventory yet; on a terminal the caller passes a dialogue that asks for it.
+A table `[targets.NAME]` is one board. `loopback` and `emulated` are built in and never stand in the file. An unknown
+name is either a typo, or a board that is not in the inventory yet; on a terminal the caller passes a dialogue that asks
+for it.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import tomllib
@@ -23,7 +25,10 @@ from liteship_agent.records import write_atomic
 
 TARGETS_FILE = Path("targets.toml")
 LOOPBACK = "loopback"
-BUILT_IN = (LOOPBACK,)
+EMULATED = "emulated"
+BUILT_IN = (LOOPBACK, EMULATED)
+EMULATED_FOLDER = Path(".liteship/emulated")
+EMULATED_STATE = "running.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _Text = Annotated[str, Field(min_length=1)]
@@ -36,6 +41,8 @@ class Target(BaseModel):
 
     Args:
         name: The table's name in targets.toml.
+        host: To dial, or a name of ~/.ssh/config.
+        port, user, identity_file, proxy_jump: What stands here wins over ~/.ssh/config, see `liteship.link.endpoint`.
         host_key_sha256: The trusted host key's fingerprint as ssh-keygen prints it; without it, known_hosts decides.
         proxy_jump: `[user@]host[:port]` of an SSH server in between, reached by the ssh program.
         folder, python: On the target; `~` is the home folder there.
@@ -48,8 +55,8 @@ class Target(BaseModel):
 
     name: _Text = Field(description="a name of letters, digits, '.', '_' and '-'", pattern=f"^{_NAME.pattern}$")
     host: _Text = Field(description="a host name or address", pattern=r"^\S+$")
-    port: int = Field(22, description="a port from 1 to 65535", ge=1, le=65535)
-    user: _Text = Field(description="a login name on the target", pattern=r"^\S+$")
+    port: int | None = Field(None, description="a port from 1 to 65535", ge=1, le=65535)
+    user: _Text | None = Field(None, description="a login name on the target", pattern=r"^\S+$")
     identity_file: _Text | None = Field(None, description="the path of a private key file")
     host_key_sha256: str | None = Field(
         None, description="a fingerprint SHA256:... of 43 letters", pattern=r"^SHA256:[A-Za-z0-9+/]{43}$"
@@ -62,11 +69,6 @@ class Target(BaseModel):
     cpus: tuple[_Cpu, ...] = Field((), description="a list of CPU numbers from 0", strict=False)
     canary_ratio: float | None = Field(None, description="a ratio from 0 to 1", gt=0, lt=1, allow_inf_nan=False)
     groups: tuple[_Text, ...] = Field((), description="a list of names", strict=False)
-
-    @property
-    def address(self) -> str:
-        """`user@host:port`, for people."""
-        return f"{self.user}@{self.host}:{self.port}"
 
 
 def split_runtimes(text: str) -> tuple[str, ...]:
@@ -165,10 +167,16 @@ def find_target(name: str, path: Path = TARGETS_FILE, ask: Callable[[str], Targe
     Returns:
         The target. That of `loopback` has no reachable port until `liteship.loopback.serve` runs.
     Raises:
-        TargetError: the name is unknown and there is nobody to ask, or the file is wrong.
+        TargetError: the name is unknown and there is nobody to ask, the file is wrong, or the emulated board does not
+            run.
     """
     if name == LOOPBACK:
         return Target(name=name, host="127.0.0.1", user=name, folder=".liteship/loopback", python=sys.executable)
+    if name == EMULATED:
+        running = read_emulated(EMULATED_FOLDER)
+        if running is None:
+            raise TargetError("A running emulated board is required. Received: none.", "Start it with: make emulated")
+        return running[1]
     targets = load_targets(path)
     if name in targets:
         return targets[name]
@@ -179,10 +187,65 @@ def find_target(name: str, path: Path = TARGETS_FILE, ask: Callable[[str], Targe
     return target
 
 
-def unknown_target(name: str, targets: Iterable[str]) -> TargetError:
+def read_emulated(folder: Path) -> tuple[int, Target] | None:
+    """The emulated board that runs in a folder: its process and how to reach it; None where none runs.
+
+    Raises:
+        TargetError: what the folder says about it cannot be read.
+    """
+    path = folder / EMULATED_STATE
+    try:
+        state = json.loads(path.read_text())
+        pid, name, fields = state["pid"], state["name"], state["target"]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as exc:
+        raise TargetError(f"{path}: the state of an emulated board is required. Received: {exc!r}") from exc
+    is_it = f":{fields['port']}-:22".encode() in command  # QEMU's forwarded port; a process id may be another's by now
+    return (pid, parse_target(name, fields, str(path))) if is_it else None
+
+
+def expand_targets(text: str, path: Path = TARGETS_FILE, *, may_be_new: bool = False) -> tuple[str, ...]:
+    """The names of targets in a comma list of names and groups, each once, in order.
+
+    A group is a word that targets of the file have in `groups`; a target of the same name comes first.
+
+    Args:
+        text: Such as `pi4,desk`.
+        path: The inventory.
+        may_be_new: Keep a word that is neither, because `find_target` will ask about it.
+    Raises:
+        TargetError: a word is neither a target nor a group, the list is empty, or the file is wrong.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise TargetError(f"A comma list of targets and groups is required. Received: {text!r}.")
+    if len(words) == 1 and words[0] in BUILT_IN:
+        return (words[0],)
+    targets = load_targets(path)
+    groups: dict[str, list[str]] = {}
+    for target in targets.values():
+        for group in target.groups:
+            groups.setdefault(group, []).append(target.name)
+    found: list[str] = []
+    for word in words:
+        if word in BUILT_IN or word in targets:
+            found.append(word)
+        elif word in groups:
+            found += groups[word]
+        elif may_be_new:
+            found.append(word)
+        else:
+            raise unknown_target(word, targets, groups)
+    return tuple(dict.fromkeys(found))
+
+
+def unknown_target(name: str, targets: Iterable[str], groups: Iterable[str] = ()) -> TargetError:
     """The error for a name that nobody knows: the known names, the nearest one, and the line that adds it."""
-    known = [*BUILT_IN, *targets]
+    known = [*BUILT_IN, *targets, *groups]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    message = f"A known target is required ({', '.join(known)}). Received: {name}."
+    what = "target or group" if groups else "target"
+    message = f"A known {what} is required ({', '.join(known)}). Received: {name}."
     nearest = f"Did you mean {close[0]}? Otherwise: " if close else ""
     return TargetError(message, f"{nearest}liteship targets add {name} --host raspberrypi.local --user pi")

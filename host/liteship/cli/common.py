@@ -6,10 +6,11 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,14 +22,25 @@ from liteship.progress import Reporter
 from liteship.provision import named_runtimes
 from liteship.recipe import Recipe, load_recipe
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK, find_target, split_runtimes
+from liteship.retry import Patience, keep_trying
+from liteship.targets import LOOPBACK, Target, expand_targets, find_target, split_runtimes
 from liteship_agent.manifest import Manifest
+
+Result = TypeVar("Result")
 
 MODELS = Path("models")
 _WORK_FOLDER = Path(".liteship")
 DEMO_RECIPE = Path("benchmarks/demo.toml")
 
 TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, or loopback.")]
+TargetsOption = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="NAME[,NAME]",
+        help="Names or groups of targets.toml, or loopback; several work in parallel.",
+    ),
+]
 StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]
 RuntimeOption = Annotated[
     str | None,
@@ -58,16 +70,85 @@ def runtime_cache() -> Path:
 
 @contextmanager
 def open_connection(name: str) -> Iterator[Connection]:
-    """Log in to a target; `loopback` runs its own server meanwhile."""
-    target = find_target(name, ask=dialogue())
-    if name == LOOPBACK:
-        from liteship import loopback
+    """Log in to a target, once; `loopback` runs its own server meanwhile."""
+    with _served(name) as target, Connection.open(target, ask_password=PasswordDialogue.on_terminal()) as connection:
+        yield connection
 
-        with loopback.serve(Path(target.folder)) as served, Connection.open(served) as connection:
-            yield connection
-    else:
-        with Connection.open(target, ask_password=_password_dialogue()) as connection:
-            yield connection
+
+def with_connection(
+    name: str, action: Callable[[Connection], Result], say: Reporter, patience: Patience | None = None
+) -> Result:
+    """Do something over a connection to a target, and again over a new one where the link is at fault.
+
+    Args:
+        name: Of the target.
+        action: Takes the connection. It is called again after the link was lost, so it must be one that goes on where
+            it was cut, such as deploy and bench.
+        say: Hears one line for each attempt that failed.
+        patience: How often and with which pauses; see `liteship.retry`.
+    Returns:
+        What the action returned.
+    Raises:
+        LostLinkError: the link was lost or nobody answered, in the last attempt too.
+        LiteshipError: any other expected error, at once.
+    """
+    ask_password = PasswordDialogue.on_terminal(say)
+    with _served(name) as target:
+        return keep_trying(lambda: Connection.open(target, ask_password=ask_password), action, name, say.say, patience)
+
+
+@contextmanager
+def _served(name: str) -> Iterator[Target]:
+    """A target that can be reached: `loopback` runs its own server meanwhile."""
+    target = find_target(name, ask=dialogue())
+    if name != LOOPBACK:
+        yield target
+        return
+    from liteship import loopback
+
+    with loopback.serve(Path(target.folder)) as served:
+        yield served
+
+
+class PasswordDialogue:
+    """Asks for a password when a server wants one; keeps it in memory for connections that follow a lost one.
+
+    Args:
+        say: Whose bars make room for the question.
+    """
+
+    _one_at_a_time = threading.Lock()
+
+    def __init__(self, say: Reporter | None = None) -> None:
+        self._say = say
+        self._known: dict[str, str] = {}
+
+    @classmethod
+    def on_terminal(cls, say: Reporter | None = None) -> PasswordDialogue | None:
+        """A dialogue, or None where nobody can be asked."""
+        return cls(say) if sys.stdin.isatty() and sys.stderr.isatty() else None
+
+    def __call__(self, question: str) -> str:
+        """The answer to a question."""
+        if question not in self._known:
+            with self._one_at_a_time, self._say.hidden() if self._say else nullcontext():
+                self._known[question] = getpass.getpass(f"{question}: ")
+        return self._known[question]
+
+
+def check_targets(text: str, runtime: str | None) -> tuple[str, ...]:
+    """The targets of `--target`; fail now, before long work, or ask now, before there are several threads.
+
+    Args:
+        text: Names and groups with commas.
+        runtime: As of `check_options`, which is applied to each.
+    Raises:
+        TargetError, UsageError: as `expand_targets` and `check_options`.
+    """
+    names = expand_targets(text, may_be_new=dialogue() is not None)
+    for name in names:
+        check_options(name, runtime)
+    return names
 
 
 def check_options(target: str, runtime: str | None) -> None:
@@ -155,9 +236,3 @@ def open_study(name: str | None) -> tuple[Path, Manifest]:
         build(load_recipe(DEMO_RECIPE))
         folder = study_folder(MODELS, None)
     return folder, read_manifest(folder)
-
-
-def _password_dialogue() -> Any:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return None
-    return lambda question: getpass.getpass(f"{question}: ")

@@ -38,7 +38,7 @@ def doctor_command(
 def _check_target(name: str) -> list[Check]:
     try:
         with open_connection(name) as connection:
-            reached = "this computer" if name == LOOPBACK else connection.target.address
+            reached = "this computer" if name == LOOPBACK else connection.endpoint.address
             return [Check(name, "connection", True, reached), *check_target(connection)]
     except LiteshipError as exc:
         return [Check(name, "connection", False, exc.message, exc.hint)]

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from liteship.errors import TargetError
+from liteship.link.endpoint import resolve
 from liteship.remote import scan_host_key
 from liteship.targets import (
     LOOPBACK,
@@ -50,16 +51,18 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
             table.add_row(target.name, "this computer, not a board", target.folder, target.runtime, "", "built in")
         else:
             trust = target.host_key_sha256 or "known_hosts"
-            table.add_row(target.name, target.address, target.folder, target.runtime, target.python, trust)
+            table.add_row(target.name, resolve(target).address, target.folder, target.runtime, target.python, trust)
     Console().print(table)
 
 
 @app.command("add")
 def add_command(
     name: _Name,
-    host: Annotated[str, typer.Option(help="Host name or address.", show_default=False)],
-    user: Annotated[str, typer.Option(help="Login name.", show_default=False)],
-    port: Annotated[int, typer.Option(help="Port of its SSH server.")] = 22,
+    host: Annotated[str, typer.Option(help="Host name, address, or name of ~/.ssh/config.", show_default=False)],
+    user: Annotated[str | None, typer.Option(help="Login name.  \\[default: ~/.ssh/config, else yours]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of its SSH server.  \\[default: ~/.ssh/config, else 22]")
+    ] = None,
     identity_file: Annotated[str | None, typer.Option(help="Private key file.  \\[default: agent, ~/.ssh]")] = None,
     host_key_sha256: Annotated[str | None, typer.Option(help="SHA256:... of its host key.  \\[default: ask]")] = None,
     folder: Annotated[str | None, typer.Option(help="Folder there.  \\[default: ~/liteship]")] = None,
@@ -86,7 +89,7 @@ def add_command(
     if target.host_key_sha256 is None:
         target = _checked(name, {**given, "host_key_sha256": _ask_trust(target)})
     add_target(TARGETS_FILE, target)
-    typer.echo(f"{name} ({target.address}) is now in {TARGETS_FILE}.", err=True)
+    typer.echo(f"{name} ({resolve(target).address}) is now in {TARGETS_FILE}.", err=True)
 
 
 @app.command("trust")
@@ -111,11 +114,12 @@ def ask_target(name: str) -> Target:
     typer.echo(f"{name} is not a known target ({known}). To add it:", err=True)
     address = _ask("Host", "raspberrypi.local")
     host, colon, port = address.partition(":")
-    given: dict[str, Any] = {
-        **({"host": host, "port": int(port)} if colon and port.isdecimal() else {"host": address}),
-        "user": _ask("User", _default_user()),
-        "identity_file": _ask("Key file (empty: the ssh agent)", _default_key()) or None,
-    }
+    given: dict[str, Any] = {"host": host, "port": int(port)} if colon and port.isdecimal() else {"host": address}
+    configured = resolve(_checked(name, given))
+    if not configured.names_user:
+        given["user"] = _ask("User", _default_user())
+    if not configured.identity_files:
+        given["identity_file"] = _ask("Key file (empty: the ssh agent)", _default_key()) or None
     return _checked(name, {**given, "host_key_sha256": _ask_trust(_checked(name, given))})
 
 
@@ -130,8 +134,9 @@ def _ask_trust(target: Target) -> str:
         TargetError: there is nobody to ask, or the answer is no.
         LinkError: the target does not answer.
     """
-    fingerprint = scan_host_key(target.host, target.port, proxy_jump=target.proxy_jump)
-    shown = f"{target.host}:{target.port} presents the host key {fingerprint}"
+    endpoint = resolve(target)
+    fingerprint = scan_host_key(target)
+    shown = f"{endpoint.host}:{endpoint.port} presents the host key {fingerprint}"
     if not _is_terminal():
         raise TargetError(
             f"A terminal to ask on, or a trusted host_key_sha256, is required. Received: neither; {shown}",

@@ -14,7 +14,7 @@ import paramiko
 from liteship.errors import LinkError, LostLinkError
 from liteship.link.waiting import LOST, lost
 from liteship.targets import Target
-from liteship_agent.store import EVENT_MARK
+from liteship_agent.store.events import EVENT_MARK
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -104,7 +104,7 @@ class Conversation:
         target: Target,
         channel: paramiko.Channel,
         feeder: Feeder,
-        on_event: OnEvent | None,
+        on_event: OnEvent,
         idle_seconds: float,
     ) -> None:
         self._target, self._channel, self._feeder = target, channel, feeder
@@ -146,13 +146,14 @@ class Conversation:
         for event in self._parser.feed(data):
             if event.get("event") in ("done", "error"):
                 self._answer = event
-            elif self._on_event is not None:
+            else:
                 self._on_event(event)
 
     def _silence(self) -> SilenceError:
         return SilenceError(
             f"{self._target.name}: a byte within {self._idle_seconds:g} s is required. Received: nothing (time-out).",
             "Check that the board is up and its network works; the same command goes on where it stopped.",
+            f"no byte for {self._idle_seconds:g} s",
         )
 
     def _no_answer(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Conversation:
         self._receive()
         status = self._channel.exit_status
         if not ended:
-            raise lost(self._target, EOFError("connection closed"))
+            raise self._cut()
         if status in (126, 127):
             reason = "command not found" if status == 127 else "permission denied"
             raise LinkError(
@@ -171,3 +172,14 @@ class Conversation:
             )
         last = self._stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
         raise LinkError(f"{name}: an answer is required. Received: exit status {status} {last}".rstrip())
+
+    def _cut(self) -> LinkError:
+        """Why there is no exit status: the link was lost, or the command was killed on a link that is still good."""
+        transport = self._channel.get_transport()
+        transport.join(_TICK_SECONDS)  # it ends a moment after its channels
+        if transport.is_active() and self._channel.eof_received:
+            return LinkError(
+                f"{self._target.name}: an answer is required. Received: the command was killed there.",
+                "Look there for the reason, such as too little memory: sudo dmesg | tail",
+            )
+        return lost(self._target.name, "connection closed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import paramiko
 
 from liteship.errors import HostKeyError
-from liteship.targets import Target
+from liteship.link.endpoint import Endpoint
 
 
 def fingerprint(transport: paramiko.Transport) -> str:
@@ -16,8 +16,8 @@ def fingerprint(transport: paramiko.Transport) -> str:
     return str(transport.get_remote_server_key().fingerprint)
 
 
-def known_host_keys(target: Target) -> dict[str, bytes] | None:
-    """The keys of ~/.ssh/known_hosts for a target by type, None when it has none."""
+def known_host_keys(endpoint: Endpoint) -> dict[str, bytes] | None:
+    """The keys of ~/.ssh/known_hosts for an endpoint by type, None when it has none."""
     keys = paramiko.HostKeys()
     path = Path.home() / ".ssh" / "known_hosts"
     if path.is_file():
@@ -25,31 +25,36 @@ def known_host_keys(target: Target) -> dict[str, bytes] | None:
             keys.load(str(path))
         except (OSError, ValueError) as exc:
             raise HostKeyError(f"{path} is required to be readable. Received: {exc}") from exc
-    name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
-    found = keys.lookup(name)
+    found = keys.lookup(endpoint.known_as)
     return {kind: key.asbytes() for kind, key in found.items()} if found else None
 
 
-def check_host_key(target: Target, transport: paramiko.Transport, known: dict[str, bytes] | None) -> None:
+def check_host_key(
+    endpoint: Endpoint, transport: paramiko.Transport, pinned: str | None, known: dict[str, bytes] | None
+) -> None:
     """Compare the presented key with the trusted one.
 
+    Args:
+        endpoint: Who answered.
+        transport: After the key exchange.
+        pinned: The fingerprint of targets.toml; with one, known_hosts is not asked.
+        known: The keys of known_hosts.
     Raises:
         HostKeyError: it is unknown or another.
     """
     presented = transport.get_remote_server_key()
     received = fingerprint(transport)
-    trusted = target.host_key_sha256
-    if trusted is not None and hmac.compare_digest(trusted, received):
+    if pinned is not None and hmac.compare_digest(pinned, received):
         return
-    if trusted is None and known is not None and known.get(presented.get_name()) == presented.asbytes():
+    if pinned is None and known is not None and known.get(presented.get_name()) == presented.asbytes():
         return
-    where = f"{target.name} ({target.host}:{target.port})"
-    if trusted is None and known is None:
+    where = f"{endpoint.name} ({endpoint.host}:{endpoint.port})"
+    if pinned is None and known is None:
         raise HostKeyError(
             f"A trusted host key of {where} is required. Received: unknown key {received}",
-            f"Compare it on the board, then: liteship targets trust {target.name}",
+            f"Compare it on the board, then: liteship targets trust {endpoint.name}",
         )
     raise HostKeyError(
-        f"The trusted host key {trusted or 'of ~/.ssh/known_hosts'} of {where} is required. Received: {received}",
-        f"Someone may be in between, or the board was set up anew; if so: liteship targets trust {target.name}",
+        f"The trusted host key {pinned or 'of ~/.ssh/known_hosts'} of {where} is required. Received: {received}",
+        f"Someone may be in between, or the board was set up anew; if so: liteship targets trust {endpoint.name}",
     )
