@@ -134,6 +134,8 @@ class Store:
                 "machine": "aarch64",
                 "word_bits": 64,
                 "libc": ["glibc", "2.36"],
+                "soabi": "cpython-311-aarch64-linux-gnu",
+                "symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.30", "CXXABI": "1.3.13", "GCC": "12.0.0"},
                 "folder": "/home/pi/lite ship",
                 "blobs": {name: len(content) for name, content in self.blobs.items()},
                 "partial": {},

@@ -16,6 +16,8 @@ PROBE = {
     "machine": "aarch64",
     "word_bits": 64,
     "libc": ["glibc", "2.36"],
+    "soabi": "cpython-311-aarch64-linux-gnu",
+    "symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.30", "CXXABI": "1.3.13", "GCC": "12.0.0"},
     "board_model": "Raspberry Pi 5 Model B Rev 1.0",
     "free_bytes": 20 * 2**30,
     "current": "0123456789ab",

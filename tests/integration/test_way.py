@@ -320,6 +320,8 @@ def python_that_says(folder: Path, **changes: Any) -> str:
         "machine": "aarch64",
         "word_bits": 64,
         "libc": ["glibc", "2.36"],
+        "soabi": "cpython-311-aarch64-linux-gnu",
+        "symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.30", "CXXABI": "1.3.13", "GCC": "12.0.0"},
         **changes,
     }
     script = folder / f"python-{len(list(folder.glob('python-*')))}"
@@ -349,7 +351,11 @@ def test_board_gets_the_release_over_openssh(
         ({"python": "no-such-python"}, "no-such-python"),
         ({"probe": {"python_version": "3.8.10"}}, "Received: Python 3.8, 64-bit aarch64, glibc 2.36"),
         ({"probe": {"machine": "armv7l", "word_bits": 32}}, "Received: Python 3.11, 32-bit armv7l"),
-        ({"probe": {"libc": None}}, "no glibc"),
+        ({"probe": {"symbols": {}}}, "GLIBC 2.34 is required (glibc) by ai-edge-litert==2.3.0. Received: no glibc"),
+        (
+            {"probe": {"symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.18", "CXXABI": "1.3.13", "GCC": "12.0.0"}}},
+            "GLIBCXX 3.4.30 is required (libstdc++) by ai-edge-litert==2.3.0. Received: 3.4.18",
+        ),
     ],
 )
 def test_target_that_cannot_serve_is_refused_in_one_line(
