@@ -43,6 +43,11 @@ VERBS = {
     ),
     "inspect": ("inspect:inspect_command", "Tell what stands in a .tflite file, and which runtimes load it."),
     "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
+    "emulated": ("emulated:app", "Build, start and stop an emulated ARM64 board."),
+    "service": (
+        "service:app",
+        "Run the agent or the camera of a board as a service that outlives logins and boots.",
+    ),
     "targets": ("targets:app", "List, add and trust boards."),
     "data": ("data:app", "Get public image sets."),
 }
