@@ -38,7 +38,7 @@ TargetsOption = Annotated[
     typer.Option(
         "--target",
         metavar="NAME[,NAME]",
-        help="Names or groups of targets.toml, or loopback; several work in parallel.",
+        help="Names or groups of targets.toml, or loopback; several run in parallel.",
     ),
 ]
 StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]

@@ -14,11 +14,13 @@ from typing import Annotated
 import typer
 
 from liteship.bench import bench, make_job
-from liteship.cli.common import open_connection, reporter, runtime_cache
+from liteship.cli.common import runtime_cache, with_connection
 from liteship.deploy import deploy
 from liteship.errors import UsageError
 from liteship.plan import Planner, Settings, make_cases, read_history
+from liteship.progress import Reporter
 from liteship.recipe import BenchSettings, load_recipe
+from liteship.remote import Connection
 from liteship.targets import Target, split_runtimes
 from liteship_agent.cpus import parse_cpus
 from liteship_agent.errors import AgentError
@@ -161,24 +163,32 @@ def read_seconds(text: str) -> float:
     return float(found[1]) * _UNIT_SECONDS[found[2]]
 
 
-def measure(folder: Path, manifest: Manifest, target: str, wishes: Wishes) -> Report:
-    """Deploy a study where it is not yet, tell the plan, and measure.
+def measure(folder: Path, manifest: Manifest, target: str, wishes: Wishes, say: Reporter) -> Report:
+    """Deploy a study where it is not yet, tell the plan, and measure; go on where the link was lost meanwhile.
 
     Args:
         folder: Of the study.
         manifest: Of the study.
         target: Its name.
         wishes: How.
+        say: Progress, and the plan.
     """
-    say = reporter()
     recipe = load_recipe(folder / "recipe.toml").bench
-    with open_connection(target) as connection:
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        """Say something once, however often the link is lost."""
+        if line not in told:
+            told.add(line)
+            say.say(line)
+
+    def deploy_and_measure(connection: Connection) -> Report:
         settings = wishes.settings(connection.target, recipe)
         runtimes = wishes.runtimes or split_runtimes(connection.target.runtime)
         deployment = deploy(connection, folder, manifest, runtimes, runtime_cache(), say)
         cases = make_cases(manifest, deployment, settings)
         if cases[0].runtime != next(iter(deployment.runtimes)):
-            say.say(f"ratios refer to {manifest.entries[0].variant} in {deployment.runtimes[cases[0].runtime]}")
+            tell(f"ratios refer to {manifest.entries[0].variant} in {deployment.runtimes[cases[0].runtime]}")
         image_count = len(selected_images(manifest, wishes.limit))
         history = read_history(folder.parent, connection.target.name)
         planner = Planner(manifest, deployment, settings, cases, image_count, history)
@@ -186,6 +196,8 @@ def measure(folder: Path, manifest: Manifest, target: str, wishes: Wishes) -> Re
             plan = planner.plan(TIERS[wishes.tier or recipe.tier])
         else:
             plan = planner.longest_within(read_seconds(wishes.budget), wishes.budget)
-        say.say(str(plan))
+        tell(str(plan))
         job = make_job(connection.target, manifest, deployment, cases, plan.tier, wishes.limit, wishes.forced)
         return bench(connection, folder, manifest, deployment, job, say)
+
+    return with_connection(target, deploy_and_measure, say)

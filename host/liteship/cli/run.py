@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from liteship.cli.common import (
     DEMO_RECIPE,
@@ -15,11 +18,10 @@ from liteship.cli.common import (
     LimitOption,
     RuntimeOption,
     StudyOption,
-    TargetOption,
+    TargetsOption,
     build,
-    check_options,
+    check_targets,
     open_study,
-    reporter,
 )
 from liteship.cli.measure import (
     BudgetOption,
@@ -31,9 +33,12 @@ from liteship.cli.measure import (
     measure,
     read_wishes,
 )
-from liteship.cli.report import print_report
+from liteship.cli.several import Action, on_targets
+from liteship.progress import Reporter
 from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
+from liteship.report.rows import build_comparison
+from liteship.report.table import render_json, render_terminal
 from liteship.targets import LOOPBACK, find_target
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
@@ -41,7 +46,7 @@ from liteship_agent.report import Report
 
 def run_command(
     recipe: Annotated[Path, typer.Argument(help="Recipe under benchmarks/.")] = DEMO_RECIPE,
-    target: TargetOption = LOOPBACK,
+    target: TargetsOption = LOOPBACK,
     data: Annotated[
         str | None, typer.Option("--data", envvar="LITESHIP_DATA", help="Folder of images, instead of the recipe's.")
     ] = None,
@@ -86,29 +91,43 @@ def run_command(
 
     Steps that are done already are not done again; after an interruption the same command goes on.
     """
-    check_options(target, runtime)
+    names = check_targets(target, runtime)
     wishes = read_wishes(runtime, threads, cpus, tier, budget, forced=force)
     settings = load_recipe(recipe).with_overrides(data=data, weights=weights, epochs=epochs, tier=tier)
     settings = settings.with_overrides(runtime=_known_runtime(for_runtime or settings.convert.runtime))
-    wishes.settings(find_target(target), settings.bench)  # fails before anything is trained, not after
+    for name in names:
+        wishes.settings(find_target(name), settings.bench)  # fails before anything is trained, not after
     manifest = build(settings, limit, skip_corrupt, jobs, max_drop)
-    report = _measure_after_training(MODELS / settings.name, manifest, target, wishes)
-    print_report(manifest, report, "json" if as_json else "terminal")
+    folder = MODELS / settings.name
+    _print_measurements(
+        names, manifest, lambda name, say: _measure_after_training(folder, manifest, name, wishes, say), as_json
+    )
 
 
-def _measure_after_training(folder: Path, manifest: Manifest, target: str, wishes: Wishes) -> Report:
+def _measure_after_training(folder: Path, manifest: Manifest, target: str, wishes: Wishes, say: Reporter) -> Report:
     """Measure; minutes of training must not end without a table because this computer does something else as well."""
     try:
-        return measure(folder, manifest, target, wishes)
+        return measure(folder, manifest, target, wishes, say)
     except RemoteError as exc:
         if exc.kind != "preflight" or target != LOOPBACK:
             raise
-        reporter().say(f"{exc.message}. This computer is no board: measured all the same, and every row is marked")
-    return measure(folder, manifest, target, replace(wishes, forced=True))
+        say.say(f"{exc.message}. This computer is no board: measured all the same, and every row is marked")
+    return measure(folder, manifest, target, replace(wishes, forced=True), say)
+
+
+def _print_measurements(names: Sequence[str], manifest: Manifest, act: Action[Report], as_json: bool) -> None:
+    """Measure on every target, and print a table of each."""
+    on_targets(
+        names,
+        lambda name, say: build_comparison(manifest, act(name, say)),
+        lambda comparison: render_terminal(comparison, Console()),
+        lambda comparison: json.loads(render_json(comparison)),
+        as_json,
+    )
 
 
 def bench_command(
-    target: TargetOption = LOOPBACK,
+    target: TargetsOption = LOOPBACK,
     study: StudyOption = None,
     runtime: RuntimeOption = None,
     tier: TierOption = None,
@@ -123,11 +142,10 @@ def bench_command(
 
     While such a job runs, the same command shows how far it is; one that was interrupted goes on.
     """
-    check_options(target, runtime)
+    names = check_targets(target, runtime)
     wishes = read_wishes(runtime, threads, cpus, tier, budget, limit, force)
     folder, manifest = open_study(study)
-    report = measure(folder, manifest, target, wishes)
-    print_report(manifest, report, "json" if as_json else "terminal")
+    _print_measurements(names, manifest, lambda name, say: measure(folder, manifest, name, wishes, say), as_json)
 
 
 def _known_runtime(name: str | None) -> str | None:

@@ -137,7 +137,7 @@ def report_errors(outcomes: Sequence[Outcome[Any]]) -> None:
         else:
             typer.echo(f"{outcome.target}:", err=True)
             traceback.print_exception(outcome.error, file=sys.stderr)
-    code = max(outcome.exit_code for outcome in outcomes)
+    code = max((outcome.exit_code for outcome in outcomes), default=0)
     if code:
         raise typer.Exit(code)
 
