@@ -103,9 +103,10 @@ def keep_trying(
 
 
 def _is_worth_another(error: LinkError, failures: int) -> bool:
-    """A lost link; and after one, the lock that the command which it cut still holds for a moment."""
-    is_held = isinstance(error, RemoteError) and error.kind == "locked" and failures > 0
-    return isinstance(error, LostLinkError) or is_held
+    """A lost link, seen from either side; and after one, the lock that the cut command still holds for a moment."""
+    if isinstance(error, RemoteError):
+        return error.kind == "link" or (error.kind == "locked" and failures > 0)
+    return isinstance(error, LostLinkError)
 
 
 def _came_forward(link: Link) -> bool:

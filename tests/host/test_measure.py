@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +127,8 @@ class Steps:
 
     def __init__(self) -> None:
         self.heard = io.StringIO()
+        self.say = Reporter(Console(file=self.heard, width=300))
+        self.cuts = 0
         self.manifest = make_manifest()
         self.deployment = make_deployment(self.manifest)
         self.runtimes: tuple[str, ...] = ()
@@ -137,6 +139,13 @@ class Steps:
     @contextmanager
     def open_connection(self, name: str) -> Iterator[Any]:
         yield SimpleNamespace(target=PI, python="python3", call=self.call)
+
+    def with_connection(self, name: str, action: Callable[[Any], Any], say: Reporter) -> Any:
+        """As if the link had been lost `cuts` times."""
+        for _ in range(self.cuts + 1):
+            with self.open_connection(name) as connection:
+                result = action(connection)
+        return result
 
     def call(self, command: str) -> dict[str, Any]:
         self.calls.append(command)
@@ -155,10 +164,10 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     stand_in = Steps()
-    for module in (measure_module, repeat):
-        for name in ("open_connection", "deploy", "bench"):
+    for module, way in ((measure_module, "with_connection"), (repeat, "open_connection")):
+        for name in (way, "deploy", "bench"):
             monkeypatch.setattr(module, name, getattr(stand_in, name))
-        monkeypatch.setattr(module, "reporter", lambda: Reporter(Console(file=stand_in.heard, width=300)))
+    monkeypatch.setattr(repeat, "reporter", lambda: stand_in.say)
     return stand_in
 
 
@@ -173,7 +182,7 @@ def study(tmp_path: Path, steps: Steps) -> Path:
 
 
 def test_plan_is_told_before_anything_is_measured(steps: Steps, study: Path) -> None:
-    measure(study, steps.manifest, "pi", read_wishes(threads="1,2", limit=7, forced=True))
+    measure(study, steps.manifest, "pi", read_wishes(threads="1,2", limit=7, forced=True), steps.say)
     plan, measuring = steps.heard.getvalue().splitlines()
     assert plan.startswith("5 artefacts x 2 thread counts = 10 cases, 6 rounds, 60 blocks and 6 canaries, tier rapid: ")
     assert measuring == "measuring"
@@ -183,8 +192,16 @@ def test_plan_is_told_before_anything_is_measured(steps: Steps, study: Path) -> 
     assert steps.runtimes == ("auto",)
 
 
+def test_plan_is_told_once_however_often_the_link_is_lost(steps: Steps, study: Path) -> None:
+    steps.cuts = 2
+    measure(study, steps.manifest, "pi", read_wishes(threads="1"), steps.say)
+    plan, *measuring = steps.heard.getvalue().splitlines()
+    assert plan.startswith("5 artefacts")
+    assert measuring == ["measuring"] * 3
+
+
 def test_budget_chooses_the_tier(steps: Steps, study: Path) -> None:
-    measure(study, steps.manifest, "pi", read_wishes(threads="1", budget="3h"))
+    measure(study, steps.manifest, "pi", read_wishes(threads="1", budget="3h"), steps.say)
     assert steps.job is not None
     assert steps.job.tier.name == "normal"
     assert "tier normal: about " in steps.heard.getvalue()
@@ -192,7 +209,7 @@ def test_budget_chooses_the_tier(steps: Steps, study: Path) -> None:
 
 def test_budget_that_is_too_small_measures_nothing(steps: Steps, study: Path) -> None:
     with pytest.raises(UsageError, match=r"--budget: about .* in tier rapid are required .* Received: 1m\."):
-        measure(study, steps.manifest, "pi", read_wishes(threads="1", budget="1m"))
+        measure(study, steps.manifest, "pi", read_wishes(threads="1", budget="1m"), steps.say)
     assert steps.job is None
 
 
@@ -200,7 +217,7 @@ def test_baseline_in_another_runtime_than_the_first_is_told(steps: Steps, study:
     runtimes = {TFLITE: "tflite-runtime==2.14.0", LITERT: "ai-edge-litert==2.3.0"}
     refused = {TFLITE: {sha("none-none"): "it lacks RFFT2D"}, LITERT: {}}
     steps.deployment = make_deployment(steps.manifest, runtimes=runtimes, refused=refused)
-    measure(study, steps.manifest, "pi", read_wishes("tflite-runtime,auto", threads="1"))
+    measure(study, steps.manifest, "pi", read_wishes("tflite-runtime,auto", threads="1"), steps.say)
     assert steps.runtimes == ("tflite-runtime", "auto")
     assert "ratios refer to none-none in ai-edge-litert==2.3.0\n" in steps.heard.getvalue()
 

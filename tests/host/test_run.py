@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from report_samples import make_manifest
+from rich.console import Console
 
 from liteship.cli import run
 from liteship.cli.measure import Wishes
 from liteship.errors import UsageError
+from liteship.progress import Reporter
 from liteship.remote import RemoteError
 
 
@@ -17,7 +19,7 @@ def refusals(monkeypatch):
     errors: list[RemoteError] = []
     seen: list[Wishes] = []
 
-    def measure(folder, manifest, target, wishes):
+    def measure(folder, manifest, target, wishes, say):
         seen.append(wishes)
         if errors:
             raise errors.pop(0)
@@ -28,7 +30,8 @@ def refusals(monkeypatch):
 
 
 def measured(target: str) -> str:
-    return run._measure_after_training(Path("models/pets"), make_manifest(), target, Wishes())
+    say = Reporter(Console(stderr=True, width=300))
+    return run._measure_after_training(Path("models/pets"), make_manifest(), target, Wishes(), say)
 
 
 def test_run_on_this_computer_is_measured_by_force_where_it_is_busy_and_says_so(refusals, capsys):

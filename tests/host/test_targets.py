@@ -32,8 +32,8 @@ def board(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """A board that presents FINGERPRINT; the list is filled with who was scanned."""
     scanned: list[tuple] = []
 
-    def scan(host, port=22, timeout_seconds=10.0, *, proxy_jump=None):
-        scanned.append((host, port, proxy_jump))
+    def scan(target):
+        scanned.append((target.host, target.port, target.proxy_jump))
         return FINGERPRINT
 
     monkeypatch.setattr(cli, "scan_host_key", scan)
@@ -66,7 +66,7 @@ def test_missing_file_holds_no_targets(path):
 def test_defaults(path):
     path.write_text(PI)
     pi = load_targets(path)["pi"]
-    assert (pi.port, pi.folder, pi.runtime, pi.python, pi.threads) == (22, "~/liteship", "auto", "python3", (1,))
+    assert (pi.folder, pi.runtime, pi.python, pi.threads) == ("~/liteship", "auto", "python3", (1,))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_typo_of_a_target_names_the_nearest_and_all_known(path):
     path.write_text(PI.replace("targets.pi", "targets.kitchen"))
     with pytest.raises(TargetError) as caught:
         find_target("kichen", path)
-    assert "loopback, kitchen" in caught.value.message
+    assert "loopback, emulated, kitchen" in caught.value.message
     assert "Did you mean kitchen?" in caught.value.hint
     assert caught.value.hint.endswith("liteship targets add kichen --host raspberrypi.local --user pi")
 
@@ -206,7 +206,7 @@ def test_dialogue_asks_host_user_key_and_trust(path, terminal, board, monkeypatc
     monkeypatch.setattr(cli.typer, "confirm", lambda text, default, err: True)
     found = find_target("pi", path, cli.dialogue())
     assert asked == [("Host", "raspberrypi.local"), ("User", "ann"), ("Key file (empty: the ssh agent)", "")]
-    assert board == [("raspberrypi.local", 22, None)]
+    assert board == [("raspberrypi.local", None, None)]
     assert (found.host, found.user, found.identity_file) == ("raspberrypi.local", "ann", None)
     assert found.host_key_sha256 == FINGERPRINT
     assert load_targets(path)["pi"] == found
@@ -262,7 +262,7 @@ def test_cli_trust_warns_of_a_changed_key_and_writes_it_after_yes(path, terminal
     result = run("trust", "pi", answers="y\n")
     assert f"NOT the trusted one, {OTHER}" in result.stderr
     assert load_targets(path)["pi"].host_key_sha256 == FINGERPRINT
-    assert board[0] == ("raspberrypi.local", 22, "gate")
+    assert board[0] == ("raspberrypi.local", None, "gate")
 
 
 def test_cli_trust_without_terminal_changes_nothing(path, board):

@@ -14,15 +14,16 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
-from liteship.errors import HostKeyError, LinkError
+from liteship.errors import HostKeyError, LinkError, LostLinkError
 from liteship.loopback import serve
 from liteship.remote import Connection, EventParser, RemoteError, SilenceError, scan_host_key
 from liteship.targets import Target
-from liteship_agent.store import EVENT_MARK
+from liteship_agent.store.events import EVENT_MARK
 
 MIB = 1 << 20
 WRONG = "SHA256:" + "A" * 43
@@ -43,24 +44,30 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def release_of(artefact: bytes) -> tuple[str, list[bytes], dict]:
-    """release.json, the blobs and the release of a small deploy."""
+def release_of(artefact: bytes) -> tuple[str, list[bytes]]:
+    """release.json and the blobs of a small deploy."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), SMOKE)
     blobs = [buffer.getvalue(), artefact]
     names = ["liteship_agent.zip", "artefacts/none-none.tflite"]
     release = {"runtimes": [], "files": [{"path": n, "sha256": sha256(b)} for n, b in zip(names, blobs, strict=True)]}
-    return json.dumps(release), blobs, release
+    return json.dumps(release), blobs
 
 
 def deploy_stream(artefact: bytes, resume_at: int | None = None) -> list[bytes]:
     """What a deploy sends: both blobs, or only the artefact's rest when an earlier one got as far as that."""
-    text, blobs, release = release_of(artefact)
-    to_send = [(blob, 0) for blob in blobs] if resume_at is None else [(artefact, resume_at)]
+    text, blobs = release_of(artefact)
+    to_send = [(blob, 0) for blob in blobs] if resume_at is None else [(blobs[0], len(blobs[0])), (artefact, resume_at)]
     items = [{"sha256": sha256(blob), "size": len(blob), "offset": offset} for blob, offset in to_send]
-    header = {"blobs": items, "release": release, "release_bytes": text, "time": "2026-11-22T12:00:00Z"}
-    return [json.dumps(header).encode() + b"\n", *(blob[offset:] for blob, offset in to_send)]
+    return [header(items, text), *(blob[offset:] for blob, offset in to_send)]
+
+
+def header(blobs: list[dict], release_bytes: str) -> bytes:
+    """What goes ahead of the blobs."""
+    fields = {"blobs": blobs, "release_bytes": release_bytes, "time": "2026-11-22T12:00:00Z"}
+    packed = zlib.compress(json.dumps({**fields, "unpacked_bytes": 0, "keep": 3}).encode())
+    return b"%d\n" % len(packed) + packed
 
 
 # --- event lines ---------------------------------------------------------------------------------------------------
@@ -90,7 +97,7 @@ def test_parser_copies_a_long_line_once():
 
 def test_probe_is_one_round_trip_and_expands_nothing_on_the_host(target):
     with Connection.open(target) as connection:
-        found = connection.store("probe")
+        found = connection.probe()
         assert connection.round_trips == 1
         assert connection.bytes_sent > 1000, "the source of the store is counted"
     assert found["folder"] == target.folder
@@ -103,11 +110,11 @@ def test_deploy_through_a_real_server(target):
     events: list[dict] = []
     with Connection.open(target) as connection:
         done = connection.store("deploy", deploy_stream(artefact), on_event=events.append)
-        again = connection.store("probe")
+        again = connection.probe()
     assert (done["activated"], done["smoke"]) == (True, {"ms": 2})
     assert again["current"] == done["release"]
     assert (Path(target.folder) / "current" / "artefacts" / "none-none.tflite").read_bytes() == artefact
-    received = [event["received"] for event in events if event["stage"] == "receive"]
+    received = [event["received"] for event in events if event.get("stage") == "receive"]
     assert received == sorted(received)
     assert received[-1] >= 2 * MIB
 
@@ -128,7 +135,7 @@ def test_deploy_resumes_after_an_interrupt(target):
         connection.store("deploy", stalled(), on_event=interrupt)
     subprocess.run(["flock", Path(target.folder) / "deploy.lock", "true"], check=True)  # the far side has ended
     with Connection.open(target) as connection:
-        offset = connection.store("probe")["partial"][sha256(artefact)]
+        offset = connection.probe()["partial"][sha256(artefact)]
         assert MIB <= offset <= 3 * MIB
         before = connection.bytes_sent
         assert connection.store("deploy", deploy_stream(artefact, offset))["activated"] is True
@@ -136,11 +143,10 @@ def test_deploy_resumes_after_an_interrupt(target):
 
 
 def test_wrong_sha256_is_an_error_of_its_kind(target):
-    text, blobs, _ = release_of(b"right")
+    text, blobs = release_of(b"right")
     items = [{"sha256": sha256(blobs[1]), "size": 5, "offset": 0}]
-    header = json.dumps({"blobs": items, "release_bytes": text, "time": ""}).encode()
     with Connection.open(target) as connection, pytest.raises(RemoteError) as caught:
-        connection.store("deploy", [header + b"\nwrong"])
+        connection.store("deploy", [header(items, text) + b"wrong"])
     assert caught.value.kind == "hash"
     assert sha256(b"wrong") in str(caught.value)
     assert caught.value.exit_code == 5
@@ -148,10 +154,9 @@ def test_wrong_sha256_is_an_error_of_its_kind(target):
 
 def test_no_space_is_told_before_the_bytes_are_sent(target):
     blobs = [{"sha256": "0" * 64, "size": 1 << 60, "offset": 0}]
-    header = {"blobs": blobs, "release_bytes": '{"files": [], "runtimes": []}', "time": ""}
 
     def endless():
-        yield json.dumps(header).encode() + b"\n"
+        yield header(blobs, '{"files": [], "runtimes": []}')
         while True:
             yield bytes(MIB)
 
@@ -160,7 +165,7 @@ def test_no_space_is_told_before_the_bytes_are_sent(target):
             connection.store("deploy", endless())
         assert caught.value.kind == "space"
         assert connection.bytes_sent < 64 * MIB
-        assert connection.store("probe")["partial"] == {}, "the connection is still good"
+        assert connection.probe()["partial"] == {}, "the connection is still good"
 
 
 def test_both_directions_flow_at_once(target):
@@ -217,14 +222,14 @@ def test_python_under_the_home_folder_there_is_found(sshd):
     """The sshd's shell starts in the real home folder of its user, which a leading ~ stands for."""
     relative = os.path.relpath(sys.executable, pwd.getpwuid(os.getuid()).pw_dir)
     with Connection.open(sshd.model_copy(update={"python": f"~/{relative}"})) as connection:
-        assert connection.store("probe")["releases"] == []
+        assert connection.probe()["releases"] == []
 
 
 def test_python_that_is_no_program_is_named(target, tmp_path):
     (tmp_path / "python3").write_text("")
     broken = target.model_copy(update={"python": str(tmp_path / "python3")})
     with Connection.open(broken) as connection, pytest.raises(LinkError, match="Received: permission denied"):
-        connection.store("probe")
+        connection.probe()
 
 
 def test_command_without_answer_shows_the_end_of_stderr(target):
@@ -297,14 +302,14 @@ def test_shell_that_prints_a_banner_is_understood(sshd_with):
     banner = "echo Welcome; echo warning >&2; printf 'no line feed'"
     noisy = sshd_with(f'ForceCommand {banner}; eval "$SSH_ORIGINAL_COMMAND"')
     with Connection.open(noisy) as connection:
-        assert connection.store("probe")["word_bits"] in (32, 64)
+        assert connection.probe()["word_bits"] in (32, 64)
 
 
 # --- host keys -----------------------------------------------------------------------------------------------------
 
 
 def test_scan_tells_the_fingerprint(target):
-    assert scan_host_key(target.host, target.port) == target.host_key_sha256
+    assert scan_host_key(target) == target.host_key_sha256
 
 
 def test_wrong_pinned_host_key_is_refused(target, home):
@@ -333,7 +338,7 @@ def test_host_key_of_known_hosts_is_trusted(target, home, hashed):
         assert target.host not in path.read_text()
     path.write_text("broken line\n" + path.read_text())
     with Connection.open(unpinned(target)) as connection:
-        assert connection.store("probe")["releases"] == []
+        assert connection.probe()["releases"] == []
 
 
 def test_changed_host_key_of_known_hosts_is_refused(target, home, tmp_path):
@@ -348,7 +353,7 @@ def test_server_is_asked_for_the_key_type_that_is_known(sshd_with, home, tmp_pat
     both = sshd_with(f"HostKey {tmp_path / 'rsa'}")
     add_known_host(both, home, key=(tmp_path / "rsa.pub").read_text())
     with Connection.open(unpinned(both)) as connection:
-        assert connection.store("probe")["releases"] == []
+        assert connection.probe()["releases"] == []
 
 
 def unpinned(target: Target) -> Target:
@@ -381,8 +386,8 @@ def test_sensors_are_read_before_any_release_exists(target):
 # --- login and reach -----------------------------------------------------------------------------------------------
 
 
-def test_refused_login_names_user_host_and_what_was_tried(target, home, tmp_path):
-    stranger = tmp_path / "stranger"
+def test_refused_login_names_user_host_and_what_was_tried(sshd, home, tmp_path):
+    target, stranger = sshd, tmp_path / "stranger"
     for path in (stranger, home / ".ssh" / "id_ed25519"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "secret", "-f", home / ".ssh" / "id_ecdsa"], check=True)
@@ -405,7 +410,7 @@ def test_usual_key_file_is_tried_without_identity_file(target, home):
     path = home / ".ssh" / "id_ed25519"
     path.write_bytes(Path(target.identity_file).read_bytes())
     with Connection.open(target.model_copy(update={"identity_file": None})) as connection:
-        assert connection.store("probe")["releases"] == []
+        assert connection.probe()["releases"] == []
 
 
 def test_key_of_the_agent_is_tried(target, tmp_path, monkeypatch):
@@ -417,7 +422,7 @@ def test_key_of_the_agent_is_tried(target, tmp_path, monkeypatch):
             monkeypatch.setenv("SSH_AUTH_SOCK", str(agent_socket))
             subprocess.run(["ssh-add", "-q", target.identity_file], check=True)
             with Connection.open(target.model_copy(update={"identity_file": None})) as connection:
-                assert connection.store("probe")["releases"] == []
+                assert connection.probe()["releases"] == []
         finally:
             agent.terminate()
 
@@ -446,9 +451,10 @@ def test_closed_port_is_a_link_error(sshd):
     assert caught.value.hint
 
 
-def test_unknown_host_is_a_link_error(sshd):
-    with pytest.raises(LinkError, match=r"no-such-board\.invalid:22 is required"):
-        scan_host_key("no-such-board.invalid", 22)
+def test_unknown_host_is_a_link_error_that_another_attempt_would_not_cure(sshd):
+    with pytest.raises(LinkError, match=r"no-such-board\.invalid:22 is required") as caught:
+        scan_host_key(Target(name="board", host="no-such-board.invalid"))
+    assert not isinstance(caught.value, LostLinkError)
 
 
 def test_server_that_stops_after_its_banner_is_a_time_out(sshd):
@@ -481,7 +487,7 @@ def test_proxy_jump_goes_through_the_ssh_program_and_ends_it(sshd, home, tmp_pat
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     with Connection.open(sshd.model_copy(update={"proxy_jump": "gate"})) as connection:
-        assert connection.store("probe")["releases"] == []
+        assert connection.probe()["releases"] == []
         ended = os.pidfd_open(int((tmp_path / "pid").read_text()))
         assert select.select([ended], [], [], 0)[0] == []
     assert select.select([ended], [], [], 20)[0] == [ended]
@@ -496,8 +502,8 @@ def test_loopback_keys_are_private_and_thrown_away(tmp_path):
         assert stat.S_IMODE(os.stat(target.identity_file).st_mode) == 0o600
         assert target.host == "127.0.0.1"
     assert not Path(target.identity_file).exists()
-    with pytest.raises(LinkError):
-        scan_host_key(target.host, target.port)
+    with pytest.raises(LostLinkError):
+        scan_host_key(target)
 
 
 def test_loopback_runs_commands_in_a_session_of_their_own(loopback):
