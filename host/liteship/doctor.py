@@ -13,11 +13,16 @@ from typing import Any
 from liteship.errors import LiteshipError
 from liteship.provision import Interpreter, choose_runtime
 from liteship.remote import Connection
+from liteship.service import facts
 from liteship.targets import split_runtimes
 from liteship_agent.sensors import SINCE_BOOT_SHIFT, THROTTLED_NOW, describe_throttling
 
 _HOST_FREE_BYTES = 4 * 2**30
 _TARGET_FREE_BYTES = 400 * 2**20
+_KEEP_PROCESSES = (
+    "sudo mkdir -p /etc/systemd/logind.conf.d; printf '[Login]\\nKillUserProcesses=no\\n' | "
+    "sudo tee /etc/systemd/logind.conf.d/liteship.conf; sudo reboot"
+)
 _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "opencv-python-headless")
 
 
@@ -69,7 +74,7 @@ def check_host() -> list[Check]:
 def check_target(connection: Connection) -> list[Check]:
     """Interpreter, runtime, disk and sensors of a target."""
     name = connection.target.name
-    probe = connection.store("probe")
+    probe = connection.probe()
     interpreter = Interpreter.of(probe)
     checks = [Check(name, "board", True, probe["board_model"] or "no device tree (not a board)")]
     wanted = split_runtimes(connection.target.runtime)
@@ -80,7 +85,7 @@ def check_target(connection: Connection) -> list[Check]:
     checks.append(_disk(name, probe["free_bytes"], _TARGET_FREE_BYTES))
     active = probe["current"]
     checks.append(Check(name, "release", True, active or "none yet"))
-    return checks + _sensor_checks(name, connection.sensors())
+    return checks + _sensor_checks(name, connection.sensors()) + _login_checks(name, facts(connection))
 
 
 def _runtime(name: str, interpreter: Interpreter, wanted: str) -> Check:
@@ -128,6 +133,36 @@ def _throttling(name: str, sample: dict[str, Any], sources: dict[str, Any], is_v
         return Check(name, "throttling", False, f"{found} ({told['reason']})", told["remedy"])
     earlier = describe_throttling(bits >> SINCE_BOOT_SHIFT)
     return Check(name, "throttling", True, f"not now; since boot: {', '.join(earlier)}" if earlier else "none")
+
+
+def _login_checks(name: str, answer: dict[str, Any]) -> list[Check]:
+    """What becomes of a detached job when its login ends; see liteship_agent.service.logind.facts."""
+    lingers = "yes" if answer["lingers"] else "no; only a service needs it, and `liteship service install` enables it"
+    return [
+        _kill_user_processes(name, answer),
+        _remove_ipc(name, answer["remove_ipc"]),
+        Check(name, "lingering", True, lingers if answer["has_systemd"] else "systemd does not run here"),
+    ]
+
+
+def _kill_user_processes(name: str, answer: dict[str, Any]) -> Check:
+    setting, what = answer["kill_user_processes"], "KillUserProcesses"
+    if setting["value"] is None:
+        return Check(name, what, True, f"unknown: {setting['reason']}")
+    if not setting["value"]:
+        return Check(name, what, True, "no: a job outlives the login that started it")
+    if answer["is_exempt"]:
+        return Check(name, what, True, f"yes, but not for user {answer['user']}")
+    return Check(
+        name, what, False, f"yes ({setting['source']}): logind ends a job when its login ends", _KEEP_PROCESSES
+    )
+
+
+def _remove_ipc(name: str, setting: dict[str, Any]) -> Check:
+    if setting["value"] is None:
+        return Check(name, "RemoveIPC", True, f"unknown: {setting['reason']}")
+    harmless = "yes, which is harmless: liteship uses no named shared memory"
+    return Check(name, "RemoveIPC", True, harmless if setting["value"] else "no")
 
 
 def _disk(where: str, free: int, needed: int) -> Check:

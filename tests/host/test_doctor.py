@@ -37,17 +37,27 @@ SENSORS = {
     "sources": {"throttled_bits": {"source": "/dev/vcio_gencmd", "reason": None, "remedy": None}},
     "can_see_throttling": True,
 }
+LOGIN = {
+    "kill_user_processes": {"value": False, "source": "logind", "reason": None},
+    "remove_ipc": {"value": True, "source": "logind", "reason": None},
+    "is_exempt": False,
+    "lingers": True,
+    "user": "pi",
+    "has_systemd": True,
+}
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.what: check for check in checks}
 
 
-def connection(runtime: str = "auto", sensors: Any = SENSORS, **probe: Any) -> Any:
+def connection(runtime: str = "auto", sensors: Any = SENSORS, login: Any = LOGIN, **probe: Any) -> Any:
     """What `check_target` asks a connection for."""
     answer = {**PROBE, **probe}
-    target = SimpleNamespace(name="pi", runtime=runtime)
-    return SimpleNamespace(target=target, store=lambda verb: answer, sensors=lambda: sensors)
+    target = SimpleNamespace(name="pi", runtime=runtime, folder="~/liteship")
+    return SimpleNamespace(
+        target=target, probe=lambda: answer, sensors=lambda: sensors, run=lambda program, arguments: login
+    )
 
 
 def blind(reason: str, remedy: str | None) -> dict[str, Any]:
@@ -167,3 +177,47 @@ def test_machine_that_has_no_throttle_sensor_is_told_and_passes() -> None:
 def test_clock_of_the_kernel_is_named_as_such() -> None:
     sensors = {**SENSORS, "sample": {**SENSORS["sample"], "arm_clock_hz": None}}
     assert by_name(check_target(connection(sensors=sensors)))["clock"].found == "1500 MHz (kernel)"
+
+
+def login_checks(**answers: Any) -> dict[str, Check]:
+    return by_name(check_target(connection(login={**LOGIN, **answers})))
+
+
+def test_target_that_keeps_detached_jobs_passes() -> None:
+    checks = login_checks()
+    assert checks["KillUserProcesses"] == Check(
+        "pi", "KillUserProcesses", True, "no: a job outlives the login that started it"
+    )
+    assert checks["RemoveIPC"] == Check(
+        "pi", "RemoveIPC", True, "yes, which is harmless: liteship uses no named shared memory"
+    )
+    assert checks["lingering"] == Check("pi", "lingering", True, "yes")
+
+
+def test_target_that_ends_jobs_at_logout_fails_with_the_remedy() -> None:
+    setting = {"value": True, "source": "/etc/systemd/logind.conf", "reason": None}
+    check = login_checks(kill_user_processes=setting)["KillUserProcesses"]
+    assert not check.passed
+    assert check.found == "yes (/etc/systemd/logind.conf): logind ends a job when its login ends"
+    assert "KillUserProcesses=no" in check.remedy
+
+
+def test_user_whose_processes_are_spared_passes() -> None:
+    setting = {"value": True, "source": "logind", "reason": None}
+    check = login_checks(kill_user_processes=setting, is_exempt=True, user="root")["KillUserProcesses"]
+    assert (check.passed, check.found) == (True, "yes, but not for user root")
+
+
+def test_target_without_systemd_is_told_and_passes() -> None:
+    unknown = {"value": None, "source": None, "reason": "systemd does not run here"}
+    checks = login_checks(kill_user_processes=unknown, remove_ipc=unknown, lingers=False, has_systemd=False)
+    for what in ("KillUserProcesses", "RemoveIPC"):
+        assert (checks[what].passed, checks[what].found) == (True, "unknown: systemd does not run here")
+    assert (checks["lingering"].passed, checks["lingering"].found) == (True, "systemd does not run here")
+
+
+def test_ipc_that_logind_keeps_and_a_user_who_does_not_linger_are_told() -> None:
+    checks = login_checks(remove_ipc={"value": False, "source": "logind", "reason": None}, lingers=False)
+    assert (checks["RemoveIPC"].passed, checks["RemoveIPC"].found) == (True, "no")
+    assert checks["lingering"].passed
+    assert "liteship service install" in checks["lingering"].found

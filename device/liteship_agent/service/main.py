@@ -26,8 +26,8 @@ from liteship_agent.service.systemd import (
 from liteship_agent.service.units import AGENT, START_LIMIT_COUNT, UNITS, Unit, find_unit, unit_text, write_unit
 from liteship_agent.store.events import Event, StoreError, emit, heartbeat, serve
 
-SETTLE_SECONDS = 3.0
-"""A unit that runs for so long after its start has started: importing the agent takes a slow board about one."""
+SETTLE_SECONDS = 5.0
+"""A unit that runs for so long after its start has started: the agent is imported by then, on a slow board too."""
 
 _START_SECONDS = 30.0
 
