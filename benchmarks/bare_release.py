@@ -25,6 +25,7 @@ from liteship_agent.manifest import (
     SparseVerdict,
 )
 from liteship_agent.postprocess import to_scores
+from liteship_agent.preprocess import to_tensor
 from liteship_agent.records import dumps, write_record
 from liteship_agent.release import (
     MANIFEST,
@@ -49,7 +50,7 @@ def install(folder: Path, files: Sequence[tuple[str, bytes]], dataset: Dataset) 
         entry, golden = _describe(name, content)
         entries.append(entry)
         contents[artefact_path(entry.variant)] = content
-        contents[golden_path(entry.golden.sha256)] = golden
+        contents.update(golden)
     validation = write_validation_archive(dataset, folder / VALIDATION)
     contents[VALIDATION] = (folder / VALIDATION).read_bytes()
     manifest = Manifest(Manifest.SCHEMA_VERSION, "overhead", dataset.classes, tuple(entries), (), validation)
@@ -70,17 +71,17 @@ def install(folder: Path, files: Sequence[tuple[str, bytes]], dataset: Dataset) 
     return release
 
 
-def _describe(name: str, content: bytes) -> tuple[ManifestEntry, bytes]:
-    """A manifest entry for a file of which only input and output are known, and its golden outputs."""
+def _describe(name: str, content: bytes) -> tuple[ManifestEntry, dict[str, bytes]]:
+    """A manifest entry for a file of which only input and output are known, and its golden files by path."""
     model = Model(content, 1, name)
     _, height, width, _ = model.input_shape
     pixels = InputContract(height, width, "rgb", "crop", "area", (127.5,) * 3, (127.5,) * 3)
     pixels = replace(pixels, **_quantization(model.input))
     units = int(model.output["shape"][-1])
     output = replace(OutputContract("sigmoid" if units == 1 else "softmax"), **_quantization(model.output))
-    inputs = np.zeros((1, height, width, 3), pixels.dtype)
-    golden = io.BytesIO()
-    np.savez(golden, inputs=inputs, scores=to_scores(model.run(inputs), output))
+    black = np.zeros((1, height, width, 3), np.uint8)
+    golden = [_npz(pixels=black), _npz(scores=to_scores(model.run(to_tensor(black, pixels)), output))]
+    black_sha256, scores_sha256 = (hashlib.sha256(file).hexdigest() for file in golden)
     entry = ManifestEntry(
         variant=name.replace(" ", "_"),
         sha256=hashlib.sha256(content).hexdigest(),
@@ -100,10 +101,16 @@ def _describe(name: str, content: bytes) -> tuple[ManifestEntry, bytes]:
         output=output,
         calibration=None,
         host_accuracy=HostAccuracy(0, 0, ""),
-        golden=Golden(hashlib.sha256(golden.getvalue()).hexdigest(), {model.runtime.name: 1.0}),
+        golden=Golden(scores_sha256, black_sha256, {model.runtime.name: 1.0}),
         lineage=Lineage("", "", None, 0, {}),
     )
-    return entry, golden.getvalue()
+    return entry, {golden_path(black_sha256): golden[0], golden_path(scores_sha256): golden[1]}
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _quantization(details: dict[str, Any]) -> dict[str, Any]:

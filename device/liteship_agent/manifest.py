@@ -160,14 +160,17 @@ class KerasModel:
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs with the outputs that the host got for them: `golden/<sha256>.npz` with `inputs` and `scores`.
+    """A few images with what the host got for them, in files `golden/<sha256>.npz`.
 
     Args:
-        sha256: Of the npz file.
+        sha256: Of the file with `scores`, float32, shape (images, labels).
+        pixels_sha256: Of the file with `pixels`, uint8, shape (images, height, width, 3), as the host resized them;
+            all artefacts that see the same pixels share it.
         tolerance: Largest allowed difference of a score, by runtime.
     """
 
     sha256: str
+    pixels_sha256: str
     tolerance: Mapping[str, float]
 
 
@@ -266,7 +269,7 @@ class Manifest:
         labels: Class names in index order.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
     schema_version: int
     study: str

@@ -24,7 +24,7 @@ def artefact_path(variant: str) -> str:
 
 
 def golden_path(sha256: str) -> str:
-    """Path of golden inputs and outputs inside a release."""
+    """Path of a golden file inside a release."""
     return f"golden/{sha256}.npz"
 
 

@@ -8,8 +8,8 @@ On a Raspberry Pi neither the kernel's clock nor its cooling devices show the th
 firmware itself is asked, as the program `vcgencmd` asks it: through /dev/vcio_gencmd, which newer kernels open to
 users, through /dev/vcio, or by that program. A recorded machine has its answers as files under firmware/.
 
-The host also sends the source text of this one file over stdin (as it does store.py): it imports the standard library
-only, and nothing of liteship_agent.
+The host also sends the source text of this file over stdin (see store/sense.py): it imports the standard library only,
+and nothing of liteship_agent.
 """
 
 from __future__ import annotations
@@ -18,20 +18,15 @@ import contextlib
 import fcntl
 import functools
 import grp
-import json
 import os
 import pwd
 import re
 import stat
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
-
-EVENT_MARK = "\x1eliteship "
-"""As in store.py."""
 
 THROTTLED_NOW = {0: "undervoltage", 1: "clock capped", 2: "throttled", 3: "throttled (soft temperature limit)"}
 """Bits of get_throttled that tell the present."""
@@ -376,22 +371,3 @@ def _name_of(find: Callable[[int], Any], number: int, field: str) -> str:
         return str(getattr(find(number), field))
     except KeyError:
         return str(number)
-
-
-# --- command ---
-
-
-def main() -> None:
-    """Print one event line with a sample, the sources and whether throttling can be seen."""
-    sensors = Sensors()
-    answer = {
-        "event": "done",
-        "sample": sensors.sample(),
-        "sources": sensors.sources(),
-        "can_see_throttling": sensors.can_see_throttling,
-    }
-    sys.stdout.write(EVENT_MARK + json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,10 @@ from typing import Any, Dict
 
 import numpy as np
 
-from liteship_agent.errors import ModelError
+from liteship_agent.errors import ModelError, RecordError
 from liteship_agent.manifest import ManifestEntry
 from liteship_agent.postprocess import to_scores
+from liteship_agent.preprocess import to_tensor
 from liteship_agent.release import InstalledRelease, artefact_path, golden_path
 from liteship_agent.runtime import Model
 
@@ -74,10 +75,25 @@ def compare_golden(model: Model, release: InstalledRelease, entry: ManifestEntry
     """
     if model.runtime.name not in entry.golden.tolerance:
         raise ModelError(f"{entry.variant}: a golden tolerance for {model.runtime.name} is required. Received: none")
-    with np.load(str(release.path / golden_path(entry.golden.sha256)), allow_pickle=False) as golden:
-        inputs, expected = golden["inputs"], golden["scores"]
-    actual = _run(model, entry, inputs, expected)
+    pixels = _load(release, entry.golden.pixels_sha256, "pixels")
+    expected = _load(release, entry.golden.sha256, "scores")
+    actual = _run(model, entry, to_tensor(pixels, entry.input), expected)
     return Comparison(actual, expected, float(entry.golden.tolerance[model.runtime.name]))
+
+
+def _load(release: InstalledRelease, sha256: str, name: str) -> np.ndarray:
+    """One array of a golden file.
+
+    Raises:
+        RecordError: the file is not there or has no such array.
+    """
+    path = release.path / golden_path(sha256)
+    try:
+        with np.load(str(path), allow_pickle=False) as golden:
+            array: np.ndarray = golden[name]
+    except (OSError, ValueError, KeyError) as exc:
+        raise RecordError(str(path), "", f"a golden file with {name}", str(exc)) from exc
+    return array
 
 
 def require_finite(scores: np.ndarray, variant: str) -> None:

@@ -1,82 +1,32 @@
 """Put a study on a target as one release: ask what is there, send what is missing, let the target verify and switch.
 
-Two exec requests: the probe, and one stream with everything that is missing.
+Two exec requests: the probe, and one stream with everything that is missing. Where the release is active already, the
+probe is all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shlex
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from liteship.errors import ConversionError, DataError
-from liteship.flatbuffer import missing_operators
+from liteship.payload import Blob, Payload, make_payload
 from liteship.progress import Reporter
 from liteship.provision import Interpreter, choose_runtime, pack_runtime
 from liteship.remote import Connection
-from liteship_agent.manifest import Manifest, ManifestEntry
+from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps
-from liteship_agent.release import (
-    AGENT,
-    MANIFEST,
-    VALIDATION,
-    Release,
-    ReleaseFile,
-    artefact_path,
-    golden_path,
-)
+from liteship_agent.release import AGENT
 
-_PIECE_BYTES = 1 << 20
-_AGAIN = "Run the recipe again: it makes what is damaged or missing anew."
-
-
-@dataclass(frozen=True)
-class Blob:
-    """Bytes that a release needs: a file of the host, or content made here."""
-
-    sha256: str
-    size: int
-    path: Path | None = None
-    content: bytes = b""
-
-    @classmethod
-    def of_content(cls, content: bytes) -> Blob:
-        """A blob of bytes in memory."""
-        return cls(hashlib.sha256(content).hexdigest(), len(content), None, content)
-
-    def check(self) -> None:
-        """Make sure that the file still is what the manifest says.
-
-        Raises:
-            ConversionError: a .tflite file that is not.
-            DataError: another file that is not.
-        """
-        if self.path is None:
-            return
-        error = ConversionError if self.path.suffix == ".tflite" else DataError
-        try:
-            with open(self.path, "rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as exc:
-            raise error(f"{self.path}: a readable file is required. Received: {exc.strerror}.", _AGAIN) from exc
-        if actual != self.sha256:
-            required = f"the file that the manifest names ({self.sha256[:12]}) is required"
-            raise error(f"{self.path}: {required}. Received: another one ({actual[:12]}).", _AGAIN)
-
-    def read(self, offset: int) -> Iterator[bytes]:
-        """Its bytes from an offset, in pieces."""
-        with open(self.path, "rb") if self.path else io.BytesIO(self.content) as file:
-            file.seek(offset)
-            while piece := file.read(_PIECE_BYTES):
-                yield piece
+KEEP_RELEASES = 3
+_BULK_BYTES = 8 << 20
+_IDLE_SECONDS = 300.0  # a slow card takes so long to flush; the target says that it lives every ten seconds
+_STAGES = {"runtime": "unpacking the runtime", "flush": "flushing to the disk", "smoke": "smoke inference"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +37,8 @@ class Deployment:
         target: Name of the target.
         release: Id of the release that is active now.
         activated: False where it was active already.
-        bytes_sent, bytes_skipped: Of blobs; what the target had already is skipped.
+        bytes_sent: Of the stream: blobs and, packed, what names them.
+        bytes_skipped: Of blobs that the target had already, wholly or in part.
         blobs_sent: How many.
         round_trips: Exec requests.
         runtimes: By folder name under runtimes/ on the target, for example "ai-edge-litert==2.3.0", as they were named.
@@ -96,7 +47,8 @@ class Deployment:
             bytes. Only these were sent.
         folder: The liteship folder on the target, absolute.
         machine: Of the target's Python, for example "aarch64".
-        smoke: What the smoke inference found, null where nothing was activated.
+        smoke: What the smoke inference found, null where nothing was sent.
+        collected: What was removed, see `liteship_agent.store.collection.plan_collection`; null where nothing was sent.
     """
 
     target: str
@@ -112,72 +64,240 @@ class Deployment:
     folder: str
     machine: str
     smoke: dict[str, Any] | None
+    collected: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
         return asdict(self)
 
 
-def deploy(
+@dataclass(frozen=True)
+class Coming:
+    """What one deploy would do, now that the target has told what it has.
+
+    Args:
+        payload: The release.
+        probe: The target's answer.
+        missing: Blobs that travel, each from the length that an earlier, cut transfer reached.
+        unpack: Runtimes by folder name that are unpacked, with their unpacked bytes.
+    """
+
+    payload: Payload
+    probe: Mapping[str, Any]
+    missing: tuple[Blob, ...]
+    unpack: dict[str, int]
+
+    @property
+    def release_id(self) -> str:
+        """Of the release."""
+        return self.payload.release.release_id()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.probe["current"] == self.release_id and not self.missing
+
+    def offset(self, blob: Blob) -> int:
+        """Bytes of a missing blob that the target has."""
+        return 0 if blob.is_text else min(int(self.probe["partial"].get(blob.sha256, 0)), blob.size)
+
+    @property
+    def blob_bytes(self) -> int:
+        """Of all blobs that the release needs from here, sent or not."""
+        blobs = {blob.sha256: blob.size for blob in (*self.payload.files.values(), *self.missing)}
+        return sum(blobs.values())
+
+    @property
+    def bulk(self) -> list[Blob]:
+        """The missing blobs that travel as they are, in the order of the stream; texts travel in the header."""
+        return [blob for blob in self.missing if not blob.is_text]
+
+    @property
+    def bulk_bytes(self) -> int:
+        """What is left of them to be sent."""
+        return sum(blob.size - self.offset(blob) for blob in self.bulk)
+
+    def header(self, keep: int) -> bytes:
+        """The packed header, see `liteship_agent.store.transfer.read_header`."""
+        fields = {
+            "blobs": [{"sha256": blob.sha256, "size": blob.size, "offset": self.offset(blob)} for blob in self.bulk],
+            "texts": {blob.sha256: blob.content.decode() for blob in self.missing if blob.is_text},
+            "release_bytes": dumps(self.payload.release).decode(),
+            "time": now(),
+            "unpacked_bytes": sum(self.unpack.values()),
+            "keep": keep,
+        }
+        packed = zlib.compress(json.dumps(fields).encode(), 9)
+        return f"{len(packed)}\n".encode() + packed
+
+
+def now() -> str:
+    """The host's clock for the history of a target, which may have none."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def prepare(
     connection: Connection, study: Path, manifest: Manifest, runtimes: Sequence[str], cache: Path, say: Reporter
-) -> Deployment:
-    """Make a study the active release of a target.
+) -> Coming:
+    """Ask the target what it has, and make the release that suits it.
 
     Args:
         connection: To the target.
         study: Folder of the study.
         manifest: Of the study.
-        runtimes: One or more of "auto", a name, name==version; each is sent, unless it is there.
+        runtimes: One or more of "auto", a name, name==version.
         cache: For packed runtimes.
         say: Progress.
+
+    Raises:
+        LinkError: no runtime fits, or the link was lost.
+        ConversionError: one of the runtimes can load none of the artefacts.
+    """
+    probe = connection.probe()
+    interpreter = Interpreter.of(probe)
+    packed = []
+    for runtime in dict.fromkeys(choose_runtime(interpreter, name) for name in runtimes):  # two may mean the same
+        with say.task(f"assemble {runtime.requirement} for {interpreter.tag} {interpreter.machine}", None):
+            packed.append(pack_runtime(runtime, interpreter, cache))
+    payload = make_payload(study, manifest, packed)
+    _announce(manifest, payload.refused.values(), say)
+    new = [one for one in packed if one.folder not in probe["runtimes"]]
+    blobs = {blob.sha256: blob for blob in payload.files.values()}
+    blobs |= {one.sha256: Blob(one.sha256, one.path.stat().st_size, one.path) for one in new}
+    missing = tuple(blob for blob in blobs.values() if blob.sha256 not in probe["blobs"])
+    return Coming(payload, probe, missing, {one.folder: one.unpacked_bytes for one in new})
+
+
+def deploy(
+    connection: Connection,
+    study: Path,
+    manifest: Manifest,
+    runtimes: Sequence[str],
+    cache: Path,
+    say: Reporter,
+    keep: int = KEEP_RELEASES,
+) -> Deployment:
+    """Make a study the active release of a target; see `prepare`.
+
+    Args:
+        connection: To the target.
+        study: Folder of the study.
+        manifest: Of the study.
+        runtimes: One or more names; each runtime is sent, unless it is there.
+        cache: For packed runtimes.
+        say: Progress.
+        keep: Releases that stay on the target, this one among them, from 1.
 
     Raises:
         LinkError: no runtime fits, the link was lost, or the target refused the release.
         ConversionError: one of the runtimes can load none of the artefacts.
     """
-    probe = connection.store("probe")
-    interpreter = Interpreter.of(probe)
-    chosen = dict.fromkeys(choose_runtime(interpreter, name) for name in runtimes)  # two names may mean the same
-    refused = {runtime: refuse_artefacts(manifest, runtime.requirement) for runtime in chosen}
-    entries = [entry for entry in manifest.entries if any(entry.sha256 not in reasons for reasons in refused.values())]
-    packed = []
-    for runtime in chosen:
-        with say.task(f"assemble {runtime.requirement} for {interpreter.tag} {interpreter.machine}", None):
-            packed.append(pack_runtime(runtime, interpreter, cache))
-    _announce(manifest, refused.values(), say)
-    artefacts = dict.fromkeys(entry.sha256 for entry in entries)
-    files = _release_files(study, manifest, entries)
-    release = Release(
-        schema_version=Release.SCHEMA_VERSION,
-        study=manifest.study,
-        # In an order of their own: a release is the same in whatever order its runtimes are named.
-        runtimes=tuple(
-            replace(one.reference(), refused=tuple(sha256 for sha256 in refused[one.runtime] if sha256 in artefacts))
-            for one in sorted(packed, key=lambda one: one.folder)
-        ),
-        files=tuple(ReleaseFile(path, blob.sha256) for path, blob in files.items()),
-    )
-    blobs = {blob.sha256: blob for blob in files.values()}
-    new_runtimes = [one for one in packed if one.folder not in probe["runtimes"]]
-    blobs |= {one.sha256: Blob(one.sha256, one.path.stat().st_size, one.path) for one in new_runtimes}
-    missing = [blob for blob in blobs.values() if blob.sha256 not in probe["blobs"]]
-    for blob in missing:
-        blob.check()
-    sent, answer = _send(connection, release, missing, sum(one.unpacked_bytes for one in new_runtimes), probe, say)
+    coming = prepare(connection, study, manifest, runtimes, cache, say)
+    sent = 0
+    answer: dict[str, Any] = {"release": coming.release_id, "activated": False, "smoke": None, "collected": None}
+    if not coming.is_active:
+        for blob in coming.missing:
+            blob.check()
+        if coming.bulk_bytes > _BULK_BYTES:
+            connection.prefer_cipher_for(coming.probe["cpu_flags"])
+        sent, answer = _send(connection, coming, keep, say)
     return Deployment(
         target=connection.target.name,
         release=answer["release"],
         activated=answer["activated"],
         bytes_sent=sent,
-        bytes_skipped=sum(blob.size for blob in blobs.values()) - sent,
-        blobs_sent=len(missing),
+        bytes_skipped=coming.blob_bytes - sum(blob.size - coming.offset(blob) for blob in coming.missing),
+        blobs_sent=len(coming.missing),
         round_trips=connection.round_trips,
-        runtimes={one.folder: one.runtime.requirement for one in packed},
-        refused={one.folder: refused[one.runtime] for one in packed},
-        artefacts=tuple(artefacts),
-        folder=probe["folder"],
-        machine=interpreter.machine,
+        runtimes={one.folder: one.runtime.requirement for one in coming.payload.packed},
+        refused=coming.payload.refused,
+        artefacts=coming.payload.artefacts,
+        folder=coming.probe["folder"],
+        machine=coming.probe["machine"],
         smoke=answer["smoke"],
+        collected=answer["collected"],
+    )
+
+
+@dataclass(frozen=True)
+class Travel:
+    """A blob that would be sent.
+
+    Args:
+        path: In the release, or the runtime's folder.
+        sha256, size: Of the blob.
+        offset: Bytes of it that the target has from a cut transfer.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a deploy would do.
+
+    Args:
+        target: Name of the target.
+        travel: What would be sent.
+        bytes_to_send: Of all of it; texts travel packed.
+        unpack: Runtimes by folder name, with their unpacked bytes.
+        release, current: Id of the release, and of the one that is active, null for none.
+        collected: What would be removed, see `liteship_agent.store.collection.plan_collection`.
+        free_bytes: On the target's disk now.
+    """
+
+    target: str
+    travel: tuple[Travel, ...]
+    bytes_to_send: int
+    unpack: dict[str, int]
+    release: str
+    current: str | None
+    collected: dict[str, Any]
+    free_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+
+def plan_deploy(
+    connection: Connection,
+    study: Path,
+    manifest: Manifest,
+    runtimes: Sequence[str],
+    cache: Path,
+    say: Reporter,
+    keep: int = KEEP_RELEASES,
+) -> Plan:
+    """What `deploy` would do; nothing is changed.
+
+    Args:
+        connection: To the target.
+        study: Folder of the study.
+        manifest: Of the study.
+        runtimes: One or more names.
+        cache: For packed runtimes.
+        say: Progress.
+        keep: Releases that would stay.
+    """
+    coming = prepare(connection, study, manifest, runtimes, cache, say)
+    names = {blob.sha256: path for path, blob in coming.payload.files.items()}
+    names |= {one.sha256: f"runtimes/{one.folder}" for one in coming.payload.packed}
+    header = coming.header(keep)
+    return Plan(
+        target=connection.target.name,
+        travel=tuple(
+            Travel(names[blob.sha256], blob.sha256, blob.size, coming.offset(blob)) for blob in coming.missing
+        ),
+        bytes_to_send=0 if coming.is_active else len(header) + coming.bulk_bytes,
+        unpack=coming.unpack,
+        release=coming.release_id,
+        current=coming.probe["current"],
+        collected=connection.store("plan", [header])["collect"],
+        free_bytes=coming.probe["free_bytes"],
     )
 
 
@@ -204,85 +324,29 @@ def _announce(manifest: Manifest, refused: Iterable[Mapping[str, str]], say: Rep
                 say.say(f"{entry.variant}: {reasons[entry.sha256]}")
 
 
-def refuse_artefacts(manifest: Manifest, runtime: str) -> dict[str, str]:
-    """Reason by sha256 of every artefact that a runtime cannot load.
-
-    Raises:
-        ConversionError: it can load none.
-    """
-    refused = {}
-    for entry in manifest.entries:
-        missing = missing_operators(entry.operators, runtime)
-        if missing:
-            refused[entry.sha256] = (
-                f"{runtime} lacks {', '.join(missing)}; take a newer runtime (RUNTIME=auto) or another quantization"
-            )
-    if all(entry.sha256 in refused for entry in manifest.entries):
-        raise ConversionError(
-            f"An artefact that {runtime} can load is required. Received: {next(iter(refused.values()))}.",
-        )
-    return refused
-
-
-def _release_files(study: Path, manifest: Manifest, entries: list[ManifestEntry]) -> dict[str, Blob]:
-    """The blob of every path of the release."""
-    files = {
-        MANIFEST: Blob.of_content(dumps(manifest)),
-        AGENT: Blob.of_content(agent_archive()),
-        VALIDATION: Blob(manifest.validation.sha256, manifest.validation.size_bytes, study / "validation.tar"),
-    }
-    for entry in entries:
-        path = artefact_path(entry.variant)
-        files[path] = Blob(entry.sha256, entry.size_bytes, study / path)
-        golden = study / golden_path(entry.golden.sha256)
-        size = golden.stat().st_size if golden.exists() else 0
-        files[golden_path(entry.golden.sha256)] = Blob(entry.golden.sha256, size, golden)
-    return files
-
-
-def agent_archive() -> bytes:
-    """The agent as one zip that Python runs, with bytes that depend on its source only."""
-    buffer = io.BytesIO()
-    package = resources.files("liteship_agent")
-    modules = {path.name: path.read_bytes() for path in package.iterdir() if path.name.endswith(".py")}
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_member("__main__.py"), modules["__main__.py"])
-        for name in sorted(modules):
-            archive.writestr(_member(f"liteship_agent/{name}"), modules[name])
-    return buffer.getvalue()
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    member.compress_type = zipfile.ZIP_DEFLATED
-    return member
-
-
-def _send(
-    connection: Connection,
-    release: Release,
-    missing: list[Blob],
-    unpacked_bytes: int,
-    probe: dict[str, Any],
-    say: Reporter,
-) -> tuple[int, dict[str, Any]]:
+def _send(connection: Connection, coming: Coming, keep: int, say: Reporter) -> tuple[int, dict[str, Any]]:
     """One stream: header, then every missing blob from where an earlier, cut transfer ended."""
-    offsets = {blob.sha256: min(probe["partial"].get(blob.sha256, 0), blob.size) for blob in missing}
-    total = sum(blob.size - offsets[blob.sha256] for blob in missing)
-    header = {
-        "blobs": [{"sha256": blob.sha256, "size": blob.size, "offset": offsets[blob.sha256]} for blob in missing],
-        "release_bytes": dumps(release).decode(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "unpacked_bytes": unpacked_bytes,
-    }
-    with say.task(f"send to {connection.target.name}", total, is_bytes=True) as advance:
+    header = coming.header(keep)
+    name = connection.target.name
+    with say.task(f"send to {name}", coming.bulk_bytes, is_bytes=True) as advance:
 
         def stream() -> Iterator[bytes]:
-            yield json.dumps(header).encode() + b"\n"
-            for blob in missing:
-                for piece in blob.read(offsets[blob.sha256]):
+            yield header
+            for blob in coming.bulk:
+                for piece in blob.read(coming.offset(blob)):
                     yield piece
                     advance(len(piece))
 
-        answer = connection.store("deploy", stream(), idle_seconds=300)
-    return total, answer
+        answer = connection.store("deploy", stream(), on_event=stage_shown(name, say), idle_seconds=_IDLE_SECONDS)
+    return len(header) + coming.bulk_bytes, answer
+
+
+def stage_shown(name: str, say: Reporter) -> Callable[[Mapping[str, Any]], None]:
+    """Shows on the bar what the target does after it has received everything."""
+
+    def show(event: Mapping[str, Any]) -> None:
+        stage = event.get("stage")
+        if stage in _STAGES:
+            say.describe(f"{name}: {_STAGES[stage]}")
+
+    return show

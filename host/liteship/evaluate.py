@@ -57,13 +57,26 @@ class HostModel:
             raise ModelError(f"{self.model.name}: finite scores are required. Received: NaN or infinity")
         return scores
 
-    def golden(self, pixels: np.ndarray, scores: np.ndarray) -> bytes:
-        """An npz file with a few input tensors, spread over the images, and the scores they gave here."""
-        count = min(_GOLDEN_COUNT, len(pixels))
-        chosen = [index * len(pixels) // count for index in range(count)]
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, inputs=to_tensor(pixels[chosen], self.input), scores=scores[chosen])
-        return buffer.getvalue()
+
+def golden_files(pixels: np.ndarray, scores: np.ndarray) -> tuple[bytes, bytes]:
+    """Two npz files, see `liteship_agent.manifest.Golden`, of a few images spread over all of them.
+
+    Args:
+        pixels: uint8, shape (images, height, width, 3).
+        scores: What they gave here, float32, shape (images, labels).
+
+    Returns:
+        The file with `pixels` and the one with `scores`.
+    """
+    count = min(_GOLDEN_COUNT, len(pixels))
+    chosen = [index * len(pixels) // count for index in range(count)]
+    return _npz(pixels=pixels[chosen]), _npz(scores=scores[chosen])
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def keras_scores(predict: Callable[[np.ndarray], np.ndarray], images: Images, output: OutputContract) -> np.ndarray:

@@ -25,8 +25,13 @@ from liteship_agent.records import dumps, loads
 from liteship_agent.report import Block, Canary, Flip, Report, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
-RECORDS = {"manifest-2.json": Manifest, "job-2.json": Job, "report-2.json": Report}
-OLD_RECORDS = {"manifest-1.json": Manifest, "job-1.json": Job, "report-1.json": Report}
+RECORDS = {"manifest-3.json": Manifest, "job-2.json": Job, "report-2.json": Report}
+OLD_RECORDS = {
+    "manifest-1.json": Manifest,
+    "manifest-2.json": Manifest,
+    "job-1.json": Job,
+    "report-1.json": Report,
+}
 OBJECTS = {cls: json.loads((GOLDEN / name).read_text(encoding="utf-8")) for name, cls in RECORDS.items()}
 
 records = pytest.mark.parametrize("cls", list(OBJECTS), ids=lambda cls: cls.__name__)
@@ -104,8 +109,9 @@ def test_every_schema_version_has_its_golden_file():
 
 
 def test_the_golden_report_still_gives_the_rows_it_gave():
-    manifest = loads(Manifest, (GOLDEN / "manifest-2.json").read_bytes(), "manifest-2.json")
+    manifest = loads(Manifest, (GOLDEN / "manifest-3.json").read_bytes(), "manifest-3.json")
     report = loads(Report, (GOLDEN / "report-2.json").read_bytes(), "report-2.json")
+    report = dataclasses.replace(report, manifest_sha256=manifest.sha256())  # of an older schema version there
 
     comparison = build_comparison(manifest, report)
     rows = {row.variant: row for row in comparison.rows}
@@ -130,7 +136,9 @@ def test_the_golden_report_still_gives_the_rows_it_gave():
 
 @pytest.mark.parametrize(("name", "cls"), OLD_RECORDS.items())
 def test_a_golden_file_of_an_older_version_is_refused_by_its_number(name, cls):
-    with pytest.raises(RecordError, match=r"schema_version 2 is required\. Received: 1$") as raised:
+    with pytest.raises(
+        RecordError, match=rf"schema_version {cls.SCHEMA_VERSION} is required\. Received: \d$"
+    ) as raised:
         loads(cls, (GOLDEN / name).read_bytes(), name)
 
     assert (raised.value.source, raised.value.field) == (name, "schema_version")
@@ -142,7 +150,7 @@ def test_a_manifest_of_schema_1_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(DataError) as raised:
         read_manifest(tmp_path)
 
-    assert str(raised.value).startswith(f"{tmp_path / 'manifest.json'}: schema_version: schema_version 2 is required")
+    assert str(raised.value).startswith(f"{tmp_path / 'manifest.json'}: schema_version: schema_version 3 is required")
     assert str(raised.value).endswith("Received: 1 Run the recipe again.")
     assert raised.value.exit_code == 2
 

@@ -29,7 +29,7 @@ from liteship_agent.manifest import (
     ValidationSet,
 )
 from liteship_agent.postprocess import to_scores
-from liteship_agent.preprocess import preprocess
+from liteship_agent.preprocess import resize, to_tensor
 from liteship_agent.records import dumps, write_record
 from liteship_agent.release import (
     AGENT,
@@ -98,14 +98,15 @@ def pack(files: Sequence[tuple[str, int, bytes]]) -> tuple[bytes, ValidationSet]
     return content, ValidationSet(sha(content), len(content), tuple(images))
 
 
-def golden_inputs(contract: InputContract) -> np.ndarray:
-    """The input tensors of one image per label."""
-    return np.concatenate([preprocess(photograph(label), contract) for label in range(len(LABELS))])
+def golden_pixels(contract: InputContract) -> np.ndarray:
+    """The resized pixels of one image per label."""
+    return np.stack([resize(photograph(label), contract) for label in range(len(LABELS))])
 
 
-def golden_scores(artefact: bytes, inputs: np.ndarray, contract: OutputContract) -> np.ndarray:
-    """What this computer answers to golden inputs."""
+def golden_scores(artefact: bytes, pixels: InputContract, contract: OutputContract) -> np.ndarray:
+    """What this computer answers to golden pixels."""
     model = Model(artefact, 1, "golden")
+    inputs = to_tensor(golden_pixels(pixels), pixels)
     return np.concatenate([to_scores(model.run(inputs[i : i + 1]), contract) for i in range(len(inputs))])
 
 
@@ -117,7 +118,7 @@ class Artefact:
         content: Bytes of its manifest entry.
         installed: Bytes on the disk, where they are others.
         sent: False for one that the manifest names and the release does not have.
-        inputs, scores: Golden ones; the host's own answers where there are none.
+        scores: Golden ones; the host's own answers where there are none.
     """
 
     content: bytes
@@ -125,7 +126,6 @@ class Artefact:
     output: OutputContract
     installed: bytes | None = None
     sent: bool = True
-    inputs: np.ndarray | None = None
     scores: np.ndarray | None = None
     tolerance: float = 1e-3
 
@@ -146,10 +146,10 @@ def install(
     contents = {VALIDATION: archive, AGENT: agent}
     entries = []
     for variant, artefact in artefacts.items():
-        golden = _golden(artefact)
-        entries.append(_entry(variant, artefact, sha(golden)))
+        pixels, scores = _npz(pixels=golden_pixels(artefact.input)), _npz(scores=_golden_scores(artefact))
+        entries.append(_entry(variant, artefact, Golden(sha(scores), sha(pixels), tolerances(artefact))))
         if artefact.sent:
-            contents[golden_path(sha(golden))] = golden
+            contents.update({golden_path(sha(file)): file for file in (pixels, scores)})
             contents[artefact_path(variant)] = artefact.content if artefact.installed is None else artefact.installed
     manifest = Manifest(Manifest.SCHEMA_VERSION, "sample", LABELS, tuple(entries), (), validation)
     contents[MANIFEST] = dumps(manifest)
@@ -169,18 +169,23 @@ def install(
     return installed
 
 
-def _golden(artefact: Artefact) -> bytes:
-    inputs = golden_inputs(artefact.input) if artefact.inputs is None else artefact.inputs
-    scores = artefact.scores
-    if scores is None:
-        scores = golden_scores(color_classifier(), golden_inputs(color_contracts()[0]), OutputContract("softmax"))
+def _golden_scores(artefact: Artefact) -> np.ndarray:
+    if artefact.scores is not None:
+        return artefact.scores
+    return golden_scores(color_classifier(), color_contracts()[0], OutputContract("softmax"))
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, inputs=inputs, scores=scores)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _entry(variant: str, artefact: Artefact, golden_sha256: str) -> ManifestEntry:
-    tolerance = {"ai-edge-litert": artefact.tolerance, "tflite-runtime": artefact.tolerance}
+def tolerances(artefact: Artefact) -> dict[str, float]:
+    return {"ai-edge-litert": artefact.tolerance, "tflite-runtime": artefact.tolerance}
+
+
+def _entry(variant: str, artefact: Artefact, golden: Golden) -> ManifestEntry:
     return ManifestEntry(
         variant=variant,
         sha256=sha(artefact.content),
@@ -200,7 +205,7 @@ def _entry(variant: str, artefact: Artefact, golden_sha256: str) -> ManifestEntr
         output=artefact.output,
         calibration=None,
         host_accuracy=HostAccuracy(11, 12, "ai-edge-litert 2.3.0"),
-        golden=Golden(golden_sha256, tolerance),
+        golden=golden,
         lineage=Lineage(sha("recipe"), sha("data"), None, 0, {}),
     )
 

@@ -17,7 +17,7 @@ from board_samples import Board, no_pause
 from release_samples import TIER, encode, good_artefact, hold_lock, install, make_job, photograph, photographs, sha
 
 import liteship_agent
-from liteship.deploy import agent_archive
+from liteship.payload import agent_archive
 from liteship_agent import bench, journal, rounds, watch
 from liteship_agent.errors import AgentError, LockedError, PreflightError
 from liteship_agent.job import Job, Tier

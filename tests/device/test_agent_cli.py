@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from release_samples import RUNTIME, good_artefact, hold_lock, install, make_job, sha
 
-from liteship.deploy import agent_archive
-from liteship_agent import __version__, cli, store
+from liteship.payload import agent_archive
+from liteship_agent import __version__, cli
 from liteship_agent.records import dumps
 from liteship_agent.release import AGENT
+from liteship_agent.store import releases as store
 
 GOOD = good_artefact()
 VERBS = ("bench", "stop", "fetched", "smoke", "smoke-runtime", "run-job", "resume", "worker", "explain")

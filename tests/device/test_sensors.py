@@ -14,9 +14,11 @@ import pytest
 from fake_sensors import FakeSensors
 from machines import build, policy, process, raspberry_pi_4, raspberry_pi_5, rk3588, x86_vm
 
-from liteship_agent import sensors, store
+from liteship import programs
+from liteship_agent import sensors
 from liteship_agent.report import Sample
 from liteship_agent.sensors import Sensors, describe_throttling
+from liteship_agent.store.events import EVENT_MARK
 
 SENSORS = {field.name for field in fields(Sample)} - {"at_ns", "cost_ns", "worker_rss_bytes"}
 MEMORY = {"memory_available_bytes", "swapped_in_pages"}
@@ -461,14 +463,11 @@ def test_own_process_is_found_on_this_machine():
 
 
 def test_source_runs_alone_over_stdin():
-    program = Path(sensors.__file__).read_bytes()
-    loader = "import sys; exec(compile(sys.stdin.buffer.read(), 'sensors.py', 'exec'))"
-    ended = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", loader], input=program, capture_output=True, check=True
-    )
+    command = [sys.executable, "-I", "-S", "-B", "-c", programs.SENSORS.loader]
+    ended = subprocess.run(command, input=programs.SENSORS.packed, capture_output=True, check=True)
 
     mark, _, text = ended.stdout.partition(b"{")
-    assert mark == store.EVENT_MARK == sensors.EVENT_MARK.encode()
+    assert mark == EVENT_MARK
     answer = json.loads(b"{" + text)
     assert set(answer) == {"event", "sample", "sources", "can_see_throttling"}
     assert answer["event"] == "done"

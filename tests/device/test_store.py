@@ -1,5 +1,5 @@
+import contextlib
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -8,126 +8,29 @@ import struct
 import subprocess
 import sys
 import tarfile
-import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from liteship_agent import store
-
-SOURCE = Path(store.__file__).read_bytes()
-LOADER = f'import sys; exec(compile(sys.stdin.buffer.read({len(SOURCE)}), "store.py", "exec"))'
-SMOKE_OK = """
-import sys
-from pathlib import Path
-folder = Path(sys.argv[sys.argv.index("--folder") + 1])
-with open(folder / "smokes", "a") as file:
-    file.write("x")
-print("noise")
-print('\\x1eliteship {"event": "done", "ms": 1.5, "argv": %d}' % len(sys.argv))
-"""
-SMOKE_BAD = """print('\\x1eliteship {"event": "error", "message": "output is NaN"}')"""
-SMOKE_DIES = "raise SystemExit('segfault or so')"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def zip_of(main: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py"), main)
-    return buffer.getvalue()
-
-
-def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for member, data in members:
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def member(name: str, data: bytes = b"", *, kind: bytes = tarfile.REGTYPE, target: str = ""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info, data
-
-
-class Release:
-    """What a host would send: an agent, one artefact, one runtime."""
-
-    def __init__(self, smoke: str = SMOKE_OK, artefact: bytes = b"model" * 1000) -> None:
-        runtime = tar_of(member("pkg/__init__.py", b"VALUE = 1\n"))
-        self.blobs = [zip_of(smoke), artefact, runtime]
-        self.content = {
-            "runtimes": [{"folder": "lock-1", "sha256": sha256(runtime)}],
-            "files": [
-                {"path": "liteship_agent.zip", "sha256": sha256(self.blobs[0])},
-                {"path": "artefacts/none-none.tflite", "sha256": sha256(artefact)},
-            ],
-        }
-        self.text = json.dumps(self.content)
-        self.id = sha256(self.text.encode())[:12]
-
-    def stream(self, offsets: tuple[int, ...] = (0, 0, 0), **changes: object) -> bytes:
-        blobs = [{"sha256": sha256(b), "size": len(b), "offset": o} for b, o in zip(self.blobs, offsets)]
-        header = {"blobs": blobs, "release": self.content, "release_bytes": self.text, "time": "2026-11-22T12:00:00Z"}
-        return self.header(header, changes) + b"".join(b[o:] for b, o in zip(self.blobs, offsets))
-
-    @staticmethod
-    def header(header: dict, changes: dict) -> bytes:
-        return json.dumps({**header, **changes}).encode() + b"\n"
-
-
-def command(verb: str, folder: Path) -> list[str]:
-    return [sys.executable, "-I", "-S", "-B", "-c", LOADER, verb, str(folder)]
-
-
-def run(verb: str, folder: Path, data: bytes = b"") -> tuple[int, list[dict]]:
-    result = subprocess.run(command(verb, folder), input=SOURCE + data, capture_output=True, timeout=60)
-    lines = [line.partition(store.EVENT_MARK)[2] for line in result.stdout.splitlines()]
-    events = [json.loads(line) for line in lines if line]
-    assert events, result.stderr.decode()
-    return result.returncode, events
-
-
-def answer(verb: str, folder: Path, data: bytes = b"") -> dict:
-    status, events = run(verb, folder, data)
-    assert [event["event"] for event in events[:-1]] == ["progress"] * (len(events) - 1)
-    assert (status == 0) == (events[-1]["event"] == "done")
-    return events[-1]
-
-
-def files_of(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-
-
-def temporary_names(folder: Path) -> list[str]:
-    return [str(path) for path in folder.rglob("*") if "tmp" in path.name]
-
-
-@pytest.mark.parametrize(
-    ("code", "word", "order", "expected"),
-    [
-        (40, 1, "<", ("armv7l", 32)),
-        (183, 2, "<", ("aarch64", 64)),
-        (183, 1, "<", ("aarch64", 32)),
-        (62, 2, "<", ("x86_64", 64)),
-        (22, 2, ">", ("s390x", 64)),
-        (999, 2, "<", ("elf-999", 64)),
-    ],
+from store_samples import (
+    SMOKE_BAD,
+    SMOKE_DIES,
+    Release,
+    answer,
+    command,
+    files_of,
+    member,
+    sha256,
+    tar_of,
+    temporary_names,
 )
-def test_machine_comes_from_the_elf_header(code, word, order, expected):
-    header = b"\x7fELF" + bytes([word, 1 if order == "<" else 2]) + bytes(10) + struct.pack(order + "HH", 3, code)
-    assert store.elf_machine(header) == expected
 
-
-@pytest.mark.parametrize("header", [b"", b"\x7fELF\x02", b"#!/bin/sh\necho hello world\n"])
-def test_machine_of_another_format_is_unknown(header):
-    assert store.elf_machine(header) == ("unknown", struct.calcsize("P") * 8)
+from liteship.programs import STORE
+from liteship_agent.store import disk, main, transfer
+from liteship_agent.store.disk import locked
+from liteship_agent.store.events import EVENT_MARK, MIB, StoreError, heartbeat
+from liteship_agent.store.runtimes import unpack
 
 
 def test_probe_of_a_missing_folder_tells_the_machine_and_creates_nothing(tmp_path):
@@ -166,18 +69,19 @@ def test_deploy_makes_a_release_current(tmp_path):
     assert found["releases"] == [release.id]
     assert found["runtimes"] == ["lock-1"]
     assert found["blobs"] == {sha256(b): len(b) for b in release.blobs[:2]}, "a runtime's blob is not kept"
+    assert done["collected"] == {"releases": [], "blobs": [], "runtimes": [], "caches": [], "bytes": 0}
     assert found["partial"] == {}
     assert temporary_names(folder) == []
 
 
-def test_second_deploy_does_nothing(tmp_path):
+def test_second_deploy_changes_nothing(tmp_path):
     release = Release()
     answer("deploy", tmp_path, release.stream())
     before = files_of(tmp_path)
     release.blobs.clear()
     done = answer("deploy", tmp_path, release.stream())
-    assert (done["release"], done["activated"], done["smoke"]) == (release.id, False, None)
-    assert (tmp_path / "smokes").read_text() == "x"
+    assert (done["release"], done["activated"]) == (release.id, False)
+    assert (tmp_path / "smokes").read_text() == "xx", "it is checked again all the same"
     assert files_of(tmp_path) == before
 
 
@@ -203,16 +107,10 @@ def test_cut_stream_keeps_the_partial_and_the_next_deploy_resumes_it(tmp_path):
     error = answer("deploy", tmp_path, release.stream()[: -len(release.blobs[2]) - 100_000])
     assert error["kind"] == "link"
     partial = answer("probe", tmp_path)["partial"]
-    assert partial == {sha256(artefact): 200_000}
-    done = answer("deploy", tmp_path, resumed(release))
+    assert partial == {sha256(release.blobs[0]): len(release.blobs[0]), sha256(artefact): 200_000}
+    done = answer("deploy", tmp_path, release.stream((len(release.blobs[0]), 200_000, 0)))
     assert done["activated"] is True
     assert (tmp_path / "current" / "artefacts" / "none-none.tflite").read_bytes() == artefact
-
-
-def resumed(release: Release) -> bytes:
-    """The stream of a host that saw the agent's blob there and 200,000 bytes of the artefact's."""
-    release.blobs.pop(0)
-    return release.stream((200_000, 0))
 
 
 def test_partial_of_another_length_is_refused(tmp_path):
@@ -228,7 +126,9 @@ def test_partial_that_is_longer_than_its_blob_is_given_up(tmp_path):
     partial.parent.mkdir(parents=True)
     partial.write_bytes(bytes(9999))
     assert answer("deploy", tmp_path, release.stream((0, len(release.blobs[1]), 0)))["kind"] == "hash"
-    assert answer("deploy", tmp_path, release.stream())["activated"] is True
+    agent = len(release.blobs[0])
+    assert answer("probe", tmp_path)["partial"] == {sha256(release.blobs[0]): agent}
+    assert answer("deploy", tmp_path, release.stream((agent, 0, 0)))["activated"] is True
 
 
 def test_deploy_rejects_wrong_sha256(tmp_path):
@@ -239,8 +139,7 @@ def test_deploy_rejects_wrong_sha256(tmp_path):
     assert sha256(right) in error["message"]
     assert sha256(wrong) in error["message"]
     found = answer("probe", tmp_path)
-    assert sha256(right) not in found["blobs"]
-    assert found["partial"] == {}
+    assert sha256(right) not in {**found["blobs"], **found["partial"]}
     assert found["current"] is None
 
 
@@ -315,8 +214,8 @@ def test_deploy_refuses_blobs_that_are_none(tmp_path, blob):
 def test_unpack_writes_nothing_outside_of_its_folder(tmp_path, members):
     archive = tmp_path / "archive.tar.gz"
     archive.write_bytes(tar_of(*members))
-    with pytest.raises(store.StoreError) as caught:
-        store.unpack(archive, tmp_path / "root")
+    with pytest.raises(StoreError) as caught:
+        unpack(archive, tmp_path / "root")
     assert caught.value.kind == "archive"
     assert {path.name for path in tmp_path.iterdir()} == {"archive.tar.gz", "root"}
 
@@ -325,7 +224,7 @@ def test_unpack_keeps_inner_links_and_execute_bits(tmp_path):
     program, archive = member("bin/run", b"#!/bin/sh\n"), tmp_path / "archive.tar.gz"
     program[0].mode = 0o4777
     archive.write_bytes(tar_of(program, member("lib/link", kind=tarfile.SYMTYPE, target="../bin/run")))
-    store.unpack(archive, tmp_path / "root")
+    unpack(archive, tmp_path / "root")
     assert (tmp_path / "root" / "lib" / "link").read_bytes() == b"#!/bin/sh\n"
     assert (tmp_path / "root" / "bin" / "run").stat().st_mode & 0o7777 == 0o755
 
@@ -334,8 +233,8 @@ def test_unpack_keeps_inner_links_and_execute_bits(tmp_path):
 def test_unpack_names_a_damaged_archive(tmp_path, cut):
     archive = tmp_path / "archive.tar.gz"
     archive.write_bytes(tar_of(member("a", os.urandom(1000)))[:cut])
-    with pytest.raises(store.StoreError, match=r"required to be a tar\.gz"):
-        store.unpack(archive, tmp_path / "root")
+    with pytest.raises(StoreError, match=r"required to be a tar\.gz"):
+        unpack(archive, tmp_path / "root")
 
 
 @pytest.mark.parametrize(
@@ -347,6 +246,7 @@ def test_failed_smoke_leaves_the_old_release_current(tmp_path, smoke, reason):
     error = answer("deploy", tmp_path, bad.stream())
     assert error["kind"] == "smoke"
     assert reason in error["message"]
+    assert f"Release {good.id} is active as before." in error["hint"]
     found = answer("probe", tmp_path)
     assert (found["current"], found["releases"]) == (good.id, [good.id])
     assert sha256(bad.blobs[0]) in found["blobs"], "what was sent need not be sent again"
@@ -360,7 +260,7 @@ def test_missing_blob_is_named(tmp_path):
     assert error["kind"] == "missing"
     assert missing in error["message"]
     assert answer("probe", tmp_path)["releases"] == []
-    assert temporary_names(tmp_path) == []
+    assert [name for name in temporary_names(tmp_path) if "/.tmp-" in name] == []
 
 
 def test_damaged_runtime_leaves_nothing_behind(tmp_path):
@@ -370,14 +270,56 @@ def test_damaged_runtime_leaves_nothing_behind(tmp_path):
     release.blobs[2] = broken
     assert answer("deploy", tmp_path, release.stream(release_bytes=text))["kind"] == "archive"
     assert answer("probe", tmp_path)["runtimes"] == []
-    assert temporary_names(tmp_path) == []
+    assert [name for name in temporary_names(tmp_path) if "/.tmp-" in name] == []
 
 
 def test_two_deploys_at_once_are_refused(tmp_path):
-    with open(tmp_path / "deploy.lock", "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        assert answer("deploy", tmp_path, Release().stream())["kind"] == "locked"
-    assert answer("deploy", tmp_path, Release().stream())["activated"] is True
+    waited: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    with (
+        locked(tmp_path / "deploy.lock"),
+        pytest.raises(StoreError, match="another deploy is running") as caught,
+        locked(tmp_path / "deploy.lock", 0.05, pause),
+    ):
+        pytest.fail("two hold the lock")
+    assert caught.value.kind == "locked"
+    assert waited
+
+
+def test_deploy_waits_for_one_that_ends(tmp_path):
+    with subprocess.Popen(command("deploy", tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with locked(tmp_path / "deploy.lock"):
+            process.stdin.write(STORE.packed + Release().stream())
+            process.stdin.close()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+        assert process.wait(30) == 0
+    assert answer("probe", tmp_path)["current"] == Release().id
+
+
+@contextlib.contextmanager
+def hold(folder: Path, holder: str) -> Iterator[None]:
+    """The lock of a job or camera."""
+    with open(folder / "lock", "w") as file:
+        file.write(f"1 {holder}\n")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_deploy_does_not_disturb_a_job(tmp_path):
+    first, second = Release(), Release(artefact=b"other")
+    answer("deploy", tmp_path, first.stream())
+    (tmp_path / "jobs" / "job-7").mkdir(parents=True)
+    (tmp_path / "jobs" / "job-7" / "job.json").write_text(json.dumps({"release_id": first.id}))
+    with hold(tmp_path, "job-7"):
+        error = answer("deploy", tmp_path, second.stream())
+    assert (error["kind"], "job job-7 runs" in error["message"]) == ("locked", True)
+    assert answer("probe", tmp_path)["current"] == first.id
+    assert answer("deploy", tmp_path, second.stream())["activated"] is True
 
 
 def test_leftovers_of_a_power_cut_are_removed(tmp_path):
@@ -389,17 +331,17 @@ def test_leftovers_of_a_power_cut_are_removed(tmp_path):
 
 
 def test_terminated_deploy_keeps_the_partial_and_says_so(tmp_path):
-    release = Release(artefact=os.urandom(4 * store.MIB))
-    data = SOURCE + release.stream()[: -2 * store.MIB]
+    release = Release(artefact=os.urandom(4 * MIB))
+    data = STORE.packed + release.stream()[: -2 * MIB]
     with subprocess.Popen(command("deploy", tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdin.write(data)
         process.stdin.flush()
-        assert json.loads(process.stdout.readline().partition(store.EVENT_MARK)[2])["received"] >= store.MIB
+        assert json.loads(process.stdout.readline().partition(EVENT_MARK)[2])["received"] >= MIB
         process.send_signal(signal.SIGTERM)
         last = process.stdout.read().splitlines()[-1]
-    assert json.loads(last.partition(store.EVENT_MARK)[2])["kind"] == "link"
+    assert json.loads(last.partition(EVENT_MARK)[2])["kind"] == "link"
     assert process.returncode == 1
-    assert answer("probe", tmp_path)["partial"][sha256(release.blobs[1])] >= store.MIB
+    assert answer("probe", tmp_path)["partial"][sha256(release.blobs[1])] >= MIB
 
 
 def test_folder_that_is_a_file_is_an_error_with_its_name(tmp_path):
@@ -415,6 +357,89 @@ def test_unknown_verb_is_an_error(tmp_path):
 
 def test_heartbeat_reports_its_stage():
     events: list[dict] = []
-    with store.heartbeat("runtime", events.append):
+    with heartbeat("runtime", events.append):
         pass
     assert events[0] == {"event": "progress", "stage": "runtime"}
+
+
+# --- what a host is told ---
+
+
+def test_texts_come_with_the_header(tmp_path):
+    release, text = Release(), '{"a": 1}'
+    release.content["files"].append({"path": "manifest.json", "sha256": sha256(text.encode())})
+    data = release.stream(texts={sha256(text.encode()): text}, release_bytes=json.dumps(release.content))
+    assert answer("deploy", tmp_path, data)["activated"] is True
+    assert (tmp_path / "current" / "manifest.json").read_text() == text
+
+
+def test_text_of_another_sha256_is_refused(tmp_path):
+    assert answer("deploy", tmp_path, Release().stream(texts={"0" * 64: "text"}))["kind"] == "hash"
+
+
+@pytest.mark.parametrize("header", [b"", b"12", b"9999999999999\n", b"4\nzip?", b"4\nzi", b"-1\nx"])
+def test_header_that_is_none_is_an_error_and_creates_nothing(tmp_path, header):
+    assert answer("deploy", tmp_path / "in", header)["kind"] in ("protocol", "link")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_header_that_would_fill_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(transfer, "_MOST_HEADER_BYTES", 1000)
+    packed = zlib.compress(bytes(10_000))
+    with pytest.raises(StoreError, match="a header that does not end"):
+        transfer.read_header(io.BytesIO(f"{len(packed)}\n".encode() + packed))
+
+
+def test_plan_tells_what_would_go_and_changes_nothing(tmp_path):
+    releases = [Release(artefact=bytes([number]) * 1000) for number in range(3)]
+    for release in releases[:2]:
+        answer("deploy", tmp_path, release.stream())
+    before = files_of(tmp_path)
+    planned = answer("plan", tmp_path, releases[2].stream(keep=2))
+    assert (planned["release"], planned["current"]) == (releases[2].id, releases[1].id)
+    assert planned["collect"]["releases"] == [releases[0].id]
+    assert planned["collect"]["blobs"] == [sha256(releases[0].blobs[1])]
+    assert planned["collect"]["bytes"] == 1000
+    assert files_of(tmp_path) == before
+    done = answer("deploy", tmp_path, releases[2].stream(keep=2))
+    assert done["collected"] == planned["collect"]
+
+
+# --- flushes ---
+
+
+class Disk:
+    """Counts flushes, and notes which names existed when contents were flushed."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.calls = folder, []
+        fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda number: (self.note("fsync"), fsync(number)))
+        monkeypatch.setattr(os, "sync", lambda: self.note("sync"))
+        for module in (main, disk):
+            monkeypatch.setattr(module, "sync_filesystem", lambda folder: self.note("syncfs"))
+
+    def note(self, call: str) -> None:
+        names = {path.name for path in (*self.folder.glob("blobs/*"), *self.folder.glob("releases/*"))}
+        self.calls.append((call, {name for name in names if not name.startswith(".")}))
+
+
+@pytest.mark.parametrize("artefacts", [1, 12])
+def test_deploy_flushes_before_names_and_ten_times_at_most_beside_one_for_each_artefact(
+    tmp_path, monkeypatch, artefacts
+):
+    release = Release()
+    for number in range(artefacts - 1):
+        blob = f"model {number}".encode()
+        release.blobs.append(blob)
+        release.content["files"].append({"path": f"artefacts/{number}.tflite", "sha256": sha256(blob)})
+    data = release.stream((0,) * len(release.blobs), release_bytes=json.dumps(release.content))
+    for old in range(4):
+        answer("deploy", tmp_path, Release(artefact=b"old %d" % old).stream())
+    before = set(os.listdir(tmp_path / "blobs")) | set(os.listdir(tmp_path / "releases"))
+    seen = Disk(tmp_path, monkeypatch)
+    main.deploy(tmp_path, io.BufferedReader(io.BytesIO(data)), lambda event: None)
+    assert seen.calls[0][0] == "syncfs"
+    assert seen.calls[0][1] <= before, "nothing has its name before its content is flushed"
+    assert 5 <= len(seen.calls) <= 10 + artefacts
+    assert len(seen.calls) <= 9, "however many artefacts there are"

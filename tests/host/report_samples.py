@@ -65,7 +65,7 @@ def make_entry(variant: str, **changes: Any) -> ManifestEntry:
         "output": OutputContract("sigmoid"),
         "calibration": None,
         "host_accuracy": HostAccuracy(268, IMAGE_COUNT, "ai-edge-litert 2.3.0"),
-        "golden": Golden(sha("golden"), {"ai-edge-litert": 0.001}),
+        "golden": Golden(sha("golden"), sha("pixels"), {"ai-edge-litert": 0.001}),
         "lineage": Lineage(sha("recipe"), sha("data"), "0123abc", 0, {"tensorflow": "2.21.0"}),
     }
     return ManifestEntry(**{**fields, **changes})

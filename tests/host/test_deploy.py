@@ -3,9 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,93 +14,19 @@ from deploy_samples import make_deployment
 from report_samples import make_entry, make_manifest, sha
 from rich.console import Console
 
-import liteship_agent
 from liteship import deploy as deploy_module
-from liteship.deploy import Blob, Deployment, agent_archive, agent_command, deploy, refuse_artefacts
-from liteship.errors import ConversionError, DataError, LiteshipError
+from liteship import payload as payload_module
+from liteship.deploy import Deployment, agent_command, deploy, plan_deploy
+from liteship.errors import ConversionError
+from liteship.payload import Blob
 from liteship.progress import Reporter
 from liteship.provision import Interpreter, PackedRuntime, Runtime
 from liteship_agent.manifest import Manifest, Operator
-from liteship_agent.records import loads
+from liteship_agent.records import dumps, loads
 from liteship_agent.release import Release
+from liteship_agent.store.transfer import read_header
 
 NEW_DENSE = (Operator("CONV_2D", 1, 9), Operator("FULLY_CONNECTED", 12, 1))
-
-
-def test_agent_archive_is_the_same_every_time() -> None:
-    assert agent_archive() == agent_archive()
-
-
-def test_agent_archive_has_every_module_and_nothing_else() -> None:
-    with zipfile.ZipFile(io.BytesIO(agent_archive())) as archive:
-        names = archive.namelist()
-        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    package = Path(liteship_agent.__file__).parent
-    assert names == ["__main__.py", *sorted(f"liteship_agent/{path.name}" for path in package.glob("*.py"))]
-
-
-@pytest.mark.parametrize("arguments", [["--version"], ["--runtime", "/nowhere", "--version"]])
-def test_agent_archive_runs_with_nothing_but_the_standard_library(arguments: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "liteship_agent.zip"
-    path.write_bytes(agent_archive())
-    command = [sys.executable, "-I", "-S", "-B", str(path), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, liteship_agent.__version__, "")
-
-
-def test_artefact_that_the_runtime_cannot_load_is_refused_with_operator_and_remedy() -> None:
-    manifest = make_manifest(entries=(make_entry("none-none"), make_entry("none-dynamic", operators=NEW_DENSE)))
-    assert refuse_artefacts(manifest, "tflite-runtime==2.14.0") == {
-        sha("none-dynamic"): "tflite-runtime==2.14.0 lacks FULLY_CONNECTED version 12 (the runtime has 10); "
-        "take a newer runtime (RUNTIME=auto) or another quantization"
-    }
-    assert refuse_artefacts(manifest, "ai-edge-litert==2.3.0") == {}
-
-
-def test_study_of_equal_files_that_cannot_be_loaded_is_refused_too() -> None:
-    dynamic = (Operator("FULLY_CONNECTED", 12, 1),)
-    entries = tuple(make_entry(name, sha256=sha("same"), operators=dynamic) for name in ("none-none", "none-dynamic"))
-    with pytest.raises(ConversionError, match=r"tflite-runtime==2\.14\.0 can load"):
-        refuse_artefacts(make_manifest(entries=entries), "tflite-runtime==2.14.0")
-
-
-def test_study_without_a_loadable_artefact_is_refused() -> None:
-    manifest = make_manifest(entries=(make_entry("none-dynamic", operators=NEW_DENSE),))
-    with pytest.raises(ConversionError, match="FULLY_CONNECTED version 12") as info:
-        refuse_artefacts(manifest, "tflite-runtime==2.14.0")
-    assert info.value.exit_code == 3
-
-
-def test_blob_is_read_from_any_offset(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 5000
-    path = tmp_path / "blob"
-    path.write_bytes(content)
-    in_memory = Blob.of_content(content)
-    on_disk = Blob(in_memory.sha256, len(content), path)
-    for offset in (0, 1, 1 << 20, len(content)):
-        assert b"".join(in_memory.read(offset)) == content[offset:]
-        assert b"".join(on_disk.read(offset)) == content[offset:]
-
-
-@pytest.mark.parametrize(("name", "error"), [("none-int8.tflite", ConversionError), ("validation.tar", DataError)])
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_file_of_the_study_that_is_damaged_is_named_before_it_is_sent(
-    tmp_path: Path, name: str, error: type[LiteshipError], damage: str
-) -> None:
-    path = tmp_path / name
-    blob = Blob(sha("whole"), 5, path)
-    if damage == "truncated":
-        path.write_bytes(b"who")
-    with pytest.raises(error, match=name) as raised:
-        blob.check()
-    assert raised.value.exit_code == (3 if name.endswith(".tflite") else 2)
-    assert "Run the recipe again" in raised.value.hint
-
-
-def test_whole_file_of_the_study_passes(tmp_path: Path) -> None:
-    path = tmp_path / "a.tflite"
-    path.write_bytes(b"whole")
-    Blob(hashlib.sha256(b"whole").hexdigest(), 5, path).check()
 
 
 # --- several runtimes ---
@@ -114,7 +37,9 @@ class Store:
 
     Attributes:
         blobs: Content by sha256; those of runtimes are gone once they are unpacked, as on a target.
-        header: Of the last deploy.
+        partial: Bytes of blobs that a cut transfer left, by sha256.
+        header: Of the last deploy or plan.
+        ciphers: CPU flags that a cipher was chosen for.
     """
 
     def __init__(self) -> None:
@@ -124,32 +49,48 @@ class Store:
         self.blobs: dict[str, bytes] = {}
         self.runtimes: list[str] = []
         self.header: dict[str, Any] = {}
-        self.current = ""
+        self.current: str | None = None
+        self.partial: dict[str, int] = {}
+        self.ciphers: list[Any] = []
+
+    def probe(self) -> dict[str, Any]:
+        self.round_trips += 1
+        return {
+            "python_version": "3.11.2",
+            "machine": "aarch64",
+            "word_bits": 64,
+            "libc": ["glibc", "2.36"],
+            "soabi": "cpython-311-aarch64-linux-gnu",
+            "symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.30", "CXXABI": "1.3.13", "GCC": "12.0.0"},
+            "cpu_flags": ["fp", "asimd"],
+            "free_bytes": 1 << 33,
+            "folder": "/home/pi/lite ship",
+            "blobs": {name: len(content) for name, content in self.blobs.items()},
+            "partial": self.partial,
+            "runtimes": self.runtimes,
+            "current": self.current,
+        }
 
     def store(self, verb: str, source: Iterable[bytes] = (), **options: Any) -> dict[str, Any]:
         self.round_trips += 1
-        if verb == "probe":
-            return {
-                "python_version": "3.11.2",
-                "machine": "aarch64",
-                "word_bits": 64,
-                "libc": ["glibc", "2.36"],
-                "soabi": "cpython-311-aarch64-linux-gnu",
-                "symbols": {"GLIBC": "2.36", "GLIBCXX": "3.4.30", "CXXABI": "1.3.13", "GCC": "12.0.0"},
-                "folder": "/home/pi/lite ship",
-                "blobs": {name: len(content) for name, content in self.blobs.items()},
-                "partial": {},
-                "runtimes": self.runtimes,
-            }
-        line, _, data = b"".join(source).partition(b"\n")
-        self.header = json.loads(line)
+        stream = io.BytesIO(b"".join(source))
+        self.header = read_header(stream)
+        collected = {"releases": [], "blobs": [], "runtimes": [], "caches": [], "bytes": 0}
+        if verb == "plan":
+            return {"collect": collected}
+        for sha256, text in self.header["texts"].items():
+            self.blobs[sha256] = text.encode()
         for blob in self.header["blobs"]:
-            self.blobs[blob["sha256"]], data = data[: blob["size"]], data[blob["size"] :]
+            self.blobs[blob["sha256"]] = bytes(blob["offset"]) + stream.read(blob["size"] - blob["offset"])
         for runtime in self.release.runtimes:
             self.runtimes.append(runtime.folder)
             self.blobs.pop(runtime.sha256, None)
         was_current, self.current = self.current == self.release.release_id(), self.release.release_id()
-        return {"release": self.current, "activated": not was_current, "smoke": None}
+        return {"release": self.current, "activated": not was_current, "smoke": None, "collected": collected}
+
+    def prefer_cipher_for(self, cpu_flags: Any) -> str:
+        self.ciphers.append(cpu_flags)
+        return ""
 
     @property
     def release(self) -> Release:
@@ -177,9 +118,10 @@ def put(tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(deploy_module, "pack_runtime", fake_pack)
 
     def files(study: Path, manifest: Manifest, entries: list[Any]) -> dict[str, Blob]:
-        return {f"artefacts/{entry.variant}.tflite": Blob.of_content(entry.variant.encode()) for entry in entries}
+        made = {f"artefacts/{entry.variant}.tflite": Blob.of_content(entry.variant.encode()) for entry in entries}
+        return {**made, "manifest.json": Blob.of_content(dumps(manifest), is_text=True)}
 
-    monkeypatch.setattr(deploy_module, "_release_files", files)
+    monkeypatch.setattr(payload_module, "_files", files)
 
     def run(store: Any, *runtimes: str, of: Manifest = manifest, say: io.StringIO | None = None) -> Deployment:
         return deploy(store, tmp_path, of, runtimes, tmp_path, Reporter(Console(file=say or io.StringIO(), width=300)))
@@ -222,7 +164,8 @@ def test_artefact_that_one_runtime_loads_is_sent_and_refused_for_the_other(put: 
     done = put(store, "ai-edge-litert", "tflite-runtime", say=heard)
     assert done.artefacts == (sha("none-none"), sha("none-dynamic"), sha("none-int8"))
     assert {file.path for file in store.release.files} == {
-        f"artefacts/{name}.tflite" for name in ("none-none", "none-dynamic", "none-int8")
+        "manifest.json",
+        *(f"artefacts/{name}.tflite" for name in ("none-none", "none-dynamic", "none-int8")),
     }
     assert done.refused["ai-edge-litert-2.3.0"] == {}
     assert list(done.refused["tflite-runtime-2.14.0"]) == [sha("none-dynamic")]
@@ -235,7 +178,8 @@ def test_artefact_that_no_runtime_loads_is_not_sent(put: Callable[..., Deploymen
     store = Store()
     done = put(store, "tflite-runtime")
     assert done.artefacts == (sha("none-none"), sha("none-int8"))
-    assert [file.path for file in store.release.files] == ["artefacts/none-none.tflite", "artefacts/none-int8.tflite"]
+    artefacts = [file.path for file in store.release.files if file.path != "manifest.json"]
+    assert artefacts == ["artefacts/none-none.tflite", "artefacts/none-int8.tflite"]
     assert list(done.refused["tflite-runtime-2.14.0"]) == [sha("none-dynamic")]
     assert store.release.runtimes[0].refused == ()  # of what was sent, it loads all
 
@@ -248,6 +192,69 @@ def test_runtime_that_loads_nothing_is_an_error_though_another_loads_all(
     with pytest.raises(ConversionError, match="FULLY_CONNECTED version 12"):
         put(store, "ai-edge-litert", "tflite-runtime", of=only_new)
     assert store.header == {}
+
+
+def test_release_that_is_active_costs_one_round_trip_and_no_byte(put: Callable[..., Deployment]) -> None:
+    store = Store()
+    first = put(store, "auto")
+    trips = store.round_trips
+    again = put(store, "auto")
+    assert (again.release, again.activated, again.bytes_sent, again.blobs_sent) == (first.release, False, 0, 0)
+    assert again.bytes_skipped == sum(len(content) for content in store.blobs.values())
+    assert store.round_trips == trips + 1
+
+
+def test_one_changed_model_of_twelve_sends_it_and_little_more(put: Callable[..., Deployment]) -> None:
+    store, layers = Store(), make_manifest().entries[0].sparsity_by_layer * 30
+    entries = [make_entry(f"magnitude{number}-none", sparsity_by_layer=layers) for number in range(12)]
+    put(store, "auto", of=make_manifest(entries=tuple(entries), failures=()))
+    entries[5] = make_entry("magnitude99-none", sparsity_by_layer=layers)
+    other = make_manifest(entries=tuple(entries), failures=())
+    assert len(dumps(other)) > 30_000
+    done = put(store, "auto", of=other)
+    assert done.blobs_sent == 2, "the model and the manifest"
+    assert done.bytes_sent < len("magnitude99-none") + 20_000
+
+
+def test_blob_goes_on_at_the_length_that_a_cut_transfer_reached(put: Callable[..., Deployment]) -> None:
+    store, content = Store(), b"none-int8"
+    store.partial = {hashlib.sha256(content).hexdigest(): 4}
+    done = put(store, "auto")
+    offsets = {blob["sha256"]: blob["offset"] for blob in store.header["blobs"]}
+    assert offsets[hashlib.sha256(content).hexdigest()] == 4
+    assert sum(offsets.values()) == 4
+    assert done.bytes_skipped == 4
+
+
+def test_cipher_is_chosen_for_much_and_not_for_little(
+    put: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    put(store, "ai-edge-litert")
+    assert store.ciphers == []
+    monkeypatch.setattr(deploy_module, "_BULK_BYTES", 3)
+    put(store, "tflite-runtime")
+    assert store.ciphers == [["fp", "asimd"]]
+
+
+def test_plan_tells_what_a_deploy_does_and_does_nothing(
+    put: Callable[..., Deployment], manifest: Manifest, tmp_path: Path
+) -> None:
+    store, silent = Store(), Reporter(Console(file=io.StringIO()))
+    planned = plan_deploy(store, tmp_path, manifest, ["auto"], tmp_path, silent)  # type: ignore[arg-type]
+    assert (planned.current, store.blobs, store.runtimes) == (None, {}, [])
+    assert {item.path for item in planned.travel} == {
+        "manifest.json",
+        "runtimes/ai-edge-litert-2.3.0",
+        *(f"artefacts/none-{name}.tflite" for name in ("none", "dynamic", "int8")),
+    }
+    assert planned.unpack == {"ai-edge-litert-2.3.0": 1000}
+    done = put(store, "auto")
+    assert planned.release == done.release
+    assert planned.bytes_to_send == pytest.approx(done.bytes_sent, abs=16), "but for the time in the header"
+    again = plan_deploy(store, tmp_path, manifest, ["auto"], tmp_path, silent)  # type: ignore[arg-type]
+    assert (again.travel, again.bytes_to_send, again.unpack, again.current) == ((), 0, {}, done.release)
+    assert json.loads(json.dumps(again.to_json()))["release"] == done.release
 
 
 def test_deployment_as_json_has_its_known_fields(put: Callable[..., Deployment]) -> None:

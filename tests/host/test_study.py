@@ -84,6 +84,10 @@ def file_times(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in kept}
 
 
+def golden_names(manifest: Manifest) -> set[str]:
+    return {name for entry in manifest.entries for name in (entry.golden.sha256, entry.golden.pixels_sha256)}
+
+
 def entry_of(manifest: Manifest, variant: str) -> ManifestEntry:
     return next(entry for entry in manifest.entries if entry.variant == variant)
 
@@ -135,8 +139,9 @@ def test_entry_knows_everything_that_can_be_known_here(
     assert entry.host_accuracy.correct >= 12
     assert entry.host_accuracy.runtime == f"ai-edge-litert=={importlib.metadata.version('ai-edge-litert')}"
     assert set(entry.golden.tolerance) == {"ai-edge-litert", "tflite-runtime"}
-    golden = folder / f"golden/{entry.golden.sha256}.npz"
-    assert hashlib.sha256(golden.read_bytes()).hexdigest() == entry.golden.sha256
+    assert {entry.golden.pixels_sha256 for entry in built[1].entries} == {entry.golden.pixels_sha256}
+    for sha256 in (entry.golden.sha256, entry.golden.pixels_sha256):
+        assert hashlib.sha256((folder / f"golden/{sha256}.npz").read_bytes()).hexdigest() == sha256
     lineage = entry.lineage
     assert (lineage.recipe_sha256, lineage.data_sha256, lineage.seed) == (recipe.sha256(), dataset.sha256(), 0)
     assert lineage.git_revision is None or len(lineage.git_revision) == 40
@@ -285,7 +290,7 @@ def test_second_run_makes_nothing_anew(
     models: Path, build: Build, work: list[str], built: tuple[Path, Manifest]
 ) -> None:
     before = file_times(models / "small")
-    assert len(before) == 5 + 2 + 5 + len({entry.golden.sha256 for entry in built[1].entries})
+    assert len(before) == 5 + 2 + 5 + len(golden_names(built[1]))
     assert build(models) == built[1]
     assert work == []
     assert file_times(models / "small") == before
@@ -306,7 +311,7 @@ def test_more_quantizations_convert_only_the_new_variants(
     artefacts = {path.name for path in (models / "small/artefacts").iterdir()}
     assert artefacts == {f"{name}.tflite{suffix}" for name in variants for suffix in ("", ".json")}
     goldens = {path.stem for path in (models / "small/golden").iterdir()}
-    assert goldens == {entry.golden.sha256 for entry in manifest.entries}
+    assert goldens == golden_names(manifest)
     predictions = {path.stem for path in (models / "small/predictions").iterdir()}
     assert predictions == {entry.sha256 for entry in manifest.entries}
 
@@ -417,7 +422,7 @@ def test_changed_limit_of_parity_converts_nothing_but_judges_anew(
     assert read_manifest(models / "small") == manifest
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "golden", "sidecar"])
+@pytest.mark.parametrize("damage", ["changed", "removed", "scores", "pixels", "sidecar"])
 def test_damaged_artefact_is_made_again(
     damage: str, models: Path, build: Build, work: list[str], built: tuple[Path, Manifest]
 ) -> None:
@@ -429,10 +434,12 @@ def test_damaged_artefact_is_made_again(
         path.unlink()
     elif damage == "sidecar":
         path.with_name(path.name + ".json").write_text('{"key": ')
+    elif damage == "pixels":  # which all artefacts share
+        (models / f"small/golden/{entry.golden.pixels_sha256}.npz").unlink()
     else:
         (models / f"small/golden/{entry.golden.sha256}.npz").unlink()
     manifest = build(models)
-    assert work == ["convert float16"]
+    assert work == ["convert none"] if damage == "pixels" else work == ["convert float16"]
     assert entry_of(manifest, "none-float16").sha256 == entry.sha256
     assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256
 

@@ -18,7 +18,7 @@ import numpy as np
 from liteship import convert, flatbuffer
 from liteship.compress.magnitude import zero_weights
 from liteship.errors import ConversionError, DataError
-from liteship.evaluate import HostModel, compare, golden_tolerance, keras_scores
+from liteship.evaluate import HostModel, compare, golden_files, golden_tolerance, keras_scores
 from liteship.own import model as own_model
 from liteship.predictions import Predictions, read_predictions, write_predictions
 from liteship.recipe import Variant
@@ -94,9 +94,9 @@ class Artefacts:
             entry: ManifestEntry = from_json(ManifestEntry, (facts or {})["entry"], str(path))
         except (RecordError, KeyError):
             return None
-        golden = self.golden_path(entry.golden.sha256)
-        is_whole = file_sha256(path) == entry.sha256 and golden.exists()
-        if not is_whole or file_sha256(golden) != entry.golden.sha256:
+        files = {self.golden_path(sha256): sha256 for sha256 in (entry.golden.sha256, entry.golden.pixels_sha256)}
+        files[path] = entry.sha256
+        if not all(file.exists() and file_sha256(file) == sha256 for file, sha256 in files.items()):
             return None
         try:
             read_predictions(self.context.folder, entry.sha256)
@@ -158,9 +158,7 @@ class Artefacts:
         host_model = HostModel(content, name, input_contract, output)
         with context.say.task(f"evaluate {name}", None):
             scores = host_model.scores(images.validation)
-        golden = host_model.golden(images.validation, scores)
-        golden_sha256 = hashlib.sha256(golden).hexdigest()
-        write_atomic(self.golden_path(golden_sha256), golden)
+        pixels_sha256, scores_sha256 = (self._keep_golden(file) for file in golden_files(images.validation, scores))
         sha256 = hashlib.sha256(content).hexdigest()
         write_predictions(context.folder, sha256, Predictions.of(scores, images.validation))
         correct = int((scores.argmax(axis=1) == images.validation_labels).sum())
@@ -185,7 +183,7 @@ class Artefacts:
             output=output,
             calibration=context.calibration if variant.quantization == "int8" else None,
             host_accuracy=HostAccuracy(correct, len(scores), f"{runtime.name}=={runtime.version}"),
-            golden=Golden(golden_sha256, golden_tolerance(inspection.quantization, output)),
+            golden=Golden(scores_sha256, pixels_sha256, golden_tolerance(inspection.quantization, output)),
             lineage=context.lineage,
         )
         self._require_zeros(variant, entry)
@@ -228,8 +226,14 @@ class Artefacts:
         drop = (entry.parity.reference_correct - entry.host_accuracy.correct) / entry.parity.total
         return replace(entry, parity=replace(entry.parity, max_drop=max_drop, passed=drop <= max_drop))
 
+    def _keep_golden(self, content: bytes) -> str:
+        """Write a golden file and give its sha256."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        write_atomic(self.golden_path(sha256), content)
+        return sha256
+
     def golden_path(self, sha256: str) -> Path:
-        """Where the golden inputs and outputs of that sha256 are."""
+        """Where the golden file of that sha256 is."""
         return self.context.folder / "golden" / f"{sha256}.npz"
 
     def _announce(self, entry: ManifestEntry) -> None:

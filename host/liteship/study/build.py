@@ -140,7 +140,7 @@ def _remove_leftovers(context: Context, manifest: Manifest) -> None:
         if made.removesuffix("-ranks") not in names:
             path.unlink()
     variants = {entry.variant for entry in manifest.entries}
-    goldens = {entry.golden.sha256 for entry in manifest.entries}
+    goldens = {sha256 for entry in manifest.entries for sha256 in (entry.golden.sha256, entry.golden.pixels_sha256)}
     artefacts = {entry.sha256 for entry in manifest.entries}
     for path in (context.folder / "artefacts").iterdir():
         if path.name.split(".tflite")[0] not in variants:

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from report_samples import make_entry, make_manifest, sha
+
+import liteship_agent
+from liteship.errors import ConversionError, DataError, LiteshipError
+from liteship.payload import Blob, agent_archive, refuse_artefacts
+from liteship_agent.manifest import Operator
+
+NEW_DENSE = (Operator("CONV_2D", 1, 9), Operator("FULLY_CONNECTED", 12, 1))
+
+
+def test_agent_archive_is_the_same_every_time() -> None:
+    assert agent_archive() == agent_archive()
+
+
+def test_agent_archive_has_every_module_and_nothing_else() -> None:
+    with zipfile.ZipFile(io.BytesIO(agent_archive())) as archive:
+        names = archive.namelist()
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    package = Path(liteship_agent.__file__).parent
+    assert names == ["__main__.py", *sorted(f"liteship_agent/{path.name}" for path in package.glob("*.py"))]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--runtime", "/nowhere", "--version"]])
+def test_agent_archive_runs_with_nothing_but_the_standard_library(arguments: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "liteship_agent.zip"
+    path.write_bytes(agent_archive())
+    command = [sys.executable, "-I", "-S", "-B", str(path), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, liteship_agent.__version__, "")
+
+
+def test_artefact_that_the_runtime_cannot_load_is_refused_with_operator_and_remedy() -> None:
+    manifest = make_manifest(entries=(make_entry("none-none"), make_entry("none-dynamic", operators=NEW_DENSE)))
+    assert refuse_artefacts(manifest, "tflite-runtime==2.14.0") == {
+        sha("none-dynamic"): "tflite-runtime==2.14.0 lacks FULLY_CONNECTED version 12 (the runtime has 10); "
+        "take a newer runtime (RUNTIME=auto) or another quantization"
+    }
+    assert refuse_artefacts(manifest, "ai-edge-litert==2.3.0") == {}
+
+
+def test_study_of_equal_files_that_cannot_be_loaded_is_refused_too() -> None:
+    dynamic = (Operator("FULLY_CONNECTED", 12, 1),)
+    entries = tuple(make_entry(name, sha256=sha("same"), operators=dynamic) for name in ("none-none", "none-dynamic"))
+    with pytest.raises(ConversionError, match=r"tflite-runtime==2\.14\.0 can load"):
+        refuse_artefacts(make_manifest(entries=entries), "tflite-runtime==2.14.0")
+
+
+def test_study_without_a_loadable_artefact_is_refused() -> None:
+    manifest = make_manifest(entries=(make_entry("none-dynamic", operators=NEW_DENSE),))
+    with pytest.raises(ConversionError, match="FULLY_CONNECTED version 12") as info:
+        refuse_artefacts(manifest, "tflite-runtime==2.14.0")
+    assert info.value.exit_code == 3
+
+
+def test_blob_is_read_from_any_offset(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    path = tmp_path / "blob"
+    path.write_bytes(content)
+    in_memory = Blob.of_content(content)
+    on_disk = Blob(in_memory.sha256, len(content), path)
+    for offset in (0, 1, 1 << 20, len(content)):
+        assert b"".join(in_memory.read(offset)) == content[offset:]
+        assert b"".join(on_disk.read(offset)) == content[offset:]
+
+
+@pytest.mark.parametrize(("name", "error"), [("none-int8.tflite", ConversionError), ("validation.tar", DataError)])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_file_of_the_study_that_is_damaged_is_named_before_it_is_sent(
+    tmp_path: Path, name: str, error: type[LiteshipError], damage: str
+) -> None:
+    path = tmp_path / name
+    blob = Blob(sha("whole"), 5, path)
+    if damage == "truncated":
+        path.write_bytes(b"who")
+    with pytest.raises(error, match=name) as raised:
+        blob.check()
+    assert raised.value.exit_code == (3 if name.endswith(".tflite") else 2)
+    assert "Run the recipe again" in raised.value.hint
+
+
+def test_whole_file_of_the_study_passes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"whole")
+    Blob(hashlib.sha256(b"whole").hexdigest(), 5, path).check()
