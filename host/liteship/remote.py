@@ -228,7 +228,7 @@ class Connection:
 
     def _execute(self, command: str, seconds: float) -> paramiko.Channel:
         def start() -> paramiko.Channel:
-            channel = self._transport.open_session(timeout=seconds)
+            channel = self._transport.open_session(timeout=2 * seconds)  # so that ours is over first
             channel.exec_command(command)
             return channel
 

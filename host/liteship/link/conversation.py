@@ -19,7 +19,9 @@ from liteship_agent.store.events import EVENT_MARK
 OnEvent = Callable[[dict[str, Any]], None]
 
 END_SECONDS = 2.0
-_PIECE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 18
+_SEND_BYTES = 1 << 15
+"""What one packet holds: more would be copied and not sent."""
 _TICK_SECONDS = 0.1
 _STDERR_BYTES = 4000
 
@@ -85,7 +87,7 @@ class Feeder(threading.Thread):
         """False when the far side takes no more."""
         while view:
             try:
-                count = self._channel.send(bytes(view[:_PIECE_BYTES]))
+                count = self._channel.send(bytes(view[:_SEND_BYTES]))
             except TimeoutError:
                 continue
             except LOST:
@@ -134,10 +136,10 @@ class Conversation:
         """What has come on stdout, b"" at its end, None when nothing has; stderr is emptied on the way."""
         data: bytes | None = None
         with contextlib.suppress(TimeoutError):
-            data = self._channel.recv(_PIECE_BYTES)
+            data = self._channel.recv(_RECEIVE_BYTES)
             self._heard = time.monotonic()
         while self._channel.recv_stderr_ready():
-            self._stderr += self._channel.recv_stderr(_PIECE_BYTES)
+            self._stderr += self._channel.recv_stderr(_RECEIVE_BYTES)
             self._heard = time.monotonic()
             del self._stderr[:-_STDERR_BYTES]
         return data

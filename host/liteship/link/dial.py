@@ -19,6 +19,7 @@ from liteship.link.waiting import LOST, wait_for, within
 
 _WINDOW_BYTES = 4 << 20
 _COMPLAINT_SECONDS = 2.0
+_NO_GREETING = "Error reading SSH protocol banner"
 _NO_SERVER = ("Indecipherable protocol version", "Invalid SSH banner")
 _REFUSALS = ("Permission denied", "Host key verification failed", "Could not resolve", "Bad ", "usage:", "not found")
 """What the ssh program says where trying again is no help."""
@@ -47,7 +48,7 @@ def handshake(endpoint: Endpoint, seconds: float, preferred_keys: Iterable[str] 
     """
     link, complaint = _open_link(endpoint, seconds)
     transport = Transport(link, default_window_size=_WINDOW_BYTES)
-    transport.banner_timeout = transport.auth_timeout = seconds
+    transport.banner_timeout, transport.auth_timeout = 2 * seconds, seconds  # our own for the banner is over first
     put_first(transport, WITH_AES)
     preferred = {kind for name in preferred_keys for kind in _signatures(name)}
     options = transport.get_security_options()
@@ -74,7 +75,8 @@ def _exchange_keys(transport: Transport, seconds: float) -> None:
 
 def _no_server(endpoint: Endpoint, error: BaseException, complaint: str) -> LinkError:
     """The error of a key exchange that failed."""
-    reason = complaint or str(error) or "connection closed"
+    told = "closed without a greeting" if _NO_GREETING in str(error) else str(error)
+    reason = complaint or told or "connection closed"
     message = f"An SSH server at {endpoint.host}:{endpoint.port} is required. Received: {reason}"
     hint = "Check host and port, and that the board has finished booting."
     is_other = isinstance(error, IncompatiblePeer) or any(words in str(error) for words in _NO_SERVER)
