@@ -21,14 +21,19 @@ from liteship.progress import Advance, Reporter
 from liteship.remote import Connection, RemoteError
 from liteship.report.accuracy import HOST
 from liteship.report.summary import summarize
-from liteship.targets import LOOPBACK, Target
+from liteship.targets import EMULATED, LOOPBACK, Target
 from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps, from_json, write_record
 from liteship_agent.report import VOID, Refused, Report
 
-_LOOPBACK_LIMITS = Limits(canary_ratio=0.20, clock_drop_ratio=0.20)
-"""A computer that its user works with changes its clock all the time: looser than for a board."""
+_LIMITS = {
+    LOOPBACK: Limits(canary_ratio=0.20, clock_drop_ratio=0.20),
+    EMULATED: Limits(canary_ratio=0.50, others_cores=2.0, repeats=0, stall_seconds=600.0),
+}
+"""Of what is no board. A computer that its user works with changes its clock all the time: looser than for a board.
+The latency of an emulated machine follows whatever else this computer does: no repetition would make it hold, so that
+what is disturbed is marked at once, and its first start of a runtime may take minutes."""
 
 
 def make_job(
@@ -43,7 +48,8 @@ def make_job(
     """The request for a job.
 
     Args:
-        target: With the canary ratio of the inventory; without one it is 0.05, on this computer 0.20.
+        target: With the canary ratio of the inventory; without one it is 0.05, on this computer 0.20, on an
+            emulated one 0.50.
         manifest: Of the study; its seed orders the blocks.
         deployment: What is active on the target.
         cases: In the order of the table, the baseline first.
@@ -51,7 +57,7 @@ def make_job(
         limit: Most validation images, None for all.
         forced: Measure although the machine is not fit; every row is marked.
     """
-    limits = _LOOPBACK_LIMITS if target.name == LOOPBACK else Limits()
+    limits = _LIMITS.get(target.name, Limits())
     if target.canary_ratio is not None:
         limits = replace(limits, canary_ratio=target.canary_ratio)
     job = Job(

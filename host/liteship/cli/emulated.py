@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from liteship.cli.common import JsonOption, reporter
-from liteship.emulated.image import ensure_image
+from liteship.emulated.image import ensure_image, locked
 from liteship.emulated.machine import Machine, Options, find_machine, remove
 from liteship.emulated.machine import start as start_machine
 from liteship.targets import EMULATED_FOLDER
@@ -30,15 +30,16 @@ def start_command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was deployed to it before.")] = False,
 ) -> None:
     """Build the board if it is not there yet, and start it; returns when it can be logged in to."""
-    machine = find_machine(EMULATED_FOLDER)
-    if machine is not None:
-        typer.echo(f"emulated runs already: {_address(machine)}, port {machine.target.port}")
-        return
-    say = reporter()
-    image = ensure_image(IMAGE_FOLDER, say)
-    if fresh:
-        remove(EMULATED_FOLDER)
-    machine = start_machine(image, EMULATED_FOLDER, Options(memory_mib=memory_mib, port=port), say)
+    with locked(EMULATED_FOLDER.with_name(".emulated.lock")):
+        machine = find_machine(EMULATED_FOLDER)
+        if machine is not None:
+            typer.echo(f"emulated runs already: {_address(machine)}, port {machine.target.port}")
+            return
+        say = reporter()
+        image = ensure_image(IMAGE_FOLDER, say)
+        if fresh:
+            remove(EMULATED_FOLDER)
+        machine = start_machine(image, EMULATED_FOLDER, Options(memory_mib=memory_mib, port=port), say)
     typer.echo(f"emulated runs: {_address(machine)}, port {machine.target.port}; use it with TARGET=emulated")
 
 

@@ -92,8 +92,7 @@ def ensure_image(folder: Path, say: Reporter) -> Image:
     Raises:
         LinkError: a program or package is missing.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / f".{folder.name}.lock"):
+    with locked(folder.parent / f".{folder.name}.lock"):
         found = read_image(folder)
         if found is None:
             _build(folder, say)
@@ -115,8 +114,9 @@ def read_image(folder: Path) -> Image | None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two builds of one image wait for each other."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock: who else wants it waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -35,7 +35,6 @@ _BOOT_SECONDS = 300.0
 _END_SECONDS = 30.0
 _MONITOR_SECONDS = 10.0
 _BANNER = b"SSH-"
-_DISK = "disk.img"
 _CONSOLE = "console.log"
 _MONITOR = "monitor.sock"
 _LOG = "qemu.log"
@@ -164,7 +163,7 @@ def start(image: Image, folder: Path, options: Options, say: Reporter, *, name: 
     folder.mkdir(parents=True, exist_ok=True)
     if (running := find_machine(folder)) is not None:
         raise LinkError(f"{folder}: a folder without a running machine is required. Received: process {running.pid}.")
-    _copy_disk(image, folder)
+    _copy(image, folder)
     port = options.port or _free_port()
     with open(folder / _LOG, "wb") as log:
         process = subprocess.Popen(
@@ -180,7 +179,7 @@ def start(image: Image, folder: Path, options: Options, say: Reporter, *, name: 
         host=_ADDRESS,
         port=port,
         user=USER,
-        identity_file=str(image.identity_file),
+        identity_file=str(folder / image.identity_file.name),
         host_key_sha256=image.host_key_sha256,
     )
     try:
@@ -195,17 +194,21 @@ def start(image: Image, folder: Path, options: Options, say: Reporter, *, name: 
     return Machine(folder, process.pid, target)
 
 
-def _copy_disk(image: Image, folder: Path) -> None:
-    """The image's disk, and a note of which; one that is there already stays as the last run left it."""
-    disk, note = folder / _DISK, folder / "disk.json"
+def _copy(image: Image, folder: Path) -> None:
+    """The image's disk and key, and a note of which; a disk that is there already stays as the last run left it.
+
+    The image may be made anew while the machine runs: nothing of it is needed by then.
+    """
+    note = folder / "made-of.json"
     made_of = json.dumps({"host_key_sha256": image.host_key_sha256})
-    if disk.exists() and note.exists() and note.read_text() == made_of:
+    if note.exists() and note.read_text() == made_of:
         return
     note.unlink(missing_ok=True)
-    command = ["cp", "--sparse=always", "--reflink=auto", str(image.disk), str(disk)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise LinkError(f"{disk}: room for a disk is required. Received: {ended.stderr.strip()}")
+    for path in (image.disk, image.identity_file):
+        command = ["cp", "--preserve=mode", "--sparse=always", "--reflink=auto", str(path), str(folder / path.name)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise LinkError(f"{folder}: room for a disk is required. Received: {ended.stderr.strip()}")
     write_atomic(note, made_of.encode())
 
 
@@ -218,7 +221,7 @@ def _arguments(image: Image, options: Options, port: int) -> list[str]:
     flags = f" rootflags={options.root_flags}" if options.root_flags else ""
     cache = "unsafe" if options.is_snapshot else "writeback"
     snapshot = "on" if options.is_snapshot else "off"
-    disk = f"if=none,id=disk0,file={_DISK},format=raw,cache={cache},snapshot={snapshot},discard=unmap"
+    disk = f"if=none,id=disk0,file={image.disk.name},format=raw,cache={cache},snapshot={snapshot},discard=unmap"
     return [
         *("-machine", "virt", "-cpu", "cortex-a72", "-smp", str(options.cpus), "-m", str(options.memory_mib)),
         *("-accel", "tcg,thread=multi", "-display", "none", "-no-reboot"),
