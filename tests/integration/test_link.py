@@ -93,16 +93,10 @@ def test_link_that_is_cut_is_lost_in_every_phase(phase: str, target: Target, mon
     with FaultProxy(target).running() as proxy:
         begin = time.monotonic()
         with pytest.raises(LostLinkError) as caught:
-            go_through(phase, proxy, cut_for_good, monkeypatch)
+            go_through(phase, proxy, FaultProxy.end, monkeypatch)
         assert time.monotonic() - begin < PROMPT_SECONDS
     assert not isinstance(caught.value, SilenceError)
     only_line(caught.value)
-
-
-def cut_for_good(proxy: FaultProxy) -> None:
-    """As when the server is killed: what is open ends, and nobody listens any more."""
-    proxy._server.close()
-    proxy.cut()
 
 
 def test_close_of_a_frozen_link_does_not_wait(target: Target) -> None:
