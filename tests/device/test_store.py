@@ -1,7 +1,9 @@
 import contextlib
 import fcntl
+import gzip
 import io
 import json
+import lzma
 import os
 import signal
 import struct
@@ -229,11 +231,24 @@ def test_unpack_keeps_inner_links_and_execute_bits(tmp_path):
     assert (tmp_path / "root" / "bin" / "run").stat().st_mode & 0o7777 == 0o755
 
 
-@pytest.mark.parametrize("cut", [20, 60])
-def test_unpack_names_a_damaged_archive(tmp_path, cut):
-    archive = tmp_path / "archive.tar.gz"
-    archive.write_bytes(tar_of(member("a", os.urandom(1000)))[:cut])
-    with pytest.raises(StoreError, match=r"required to be a tar\.gz"):
+@pytest.mark.parametrize("compress", [bytes, lambda packed: lzma.compress(gzip.decompress(packed))])
+@pytest.mark.parametrize("cut", [20, 60, 800])
+def test_unpack_names_a_damaged_archive(tmp_path, compress, cut):
+    archive = tmp_path / "archive"
+    packed = compress(tar_of(member("a", os.urandom(1000))))
+    archive.write_bytes(packed)
+    unpack(archive, tmp_path / "whole")
+    archive.write_bytes(packed[:cut])
+    with pytest.raises(StoreError, match=r"required to be a tar\.gz or tar\.xz"):
+        unpack(archive, tmp_path / "root")
+
+
+def test_unpack_names_an_archive_whose_bytes_have_changed(tmp_path):
+    archive = tmp_path / "archive"
+    packed = bytearray(lzma.compress(gzip.decompress(tar_of(member("a", os.urandom(1000))))))
+    packed[500] ^= 1
+    archive.write_bytes(packed)
+    with pytest.raises(StoreError, match=r"required to be a tar\.gz or tar\.xz"):
         unpack(archive, tmp_path / "root")
 
 

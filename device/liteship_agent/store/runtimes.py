@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import shutil
 import subprocess
@@ -13,6 +12,14 @@ from pathlib import Path
 
 from liteship_agent.store.events import MIB, StoreError
 from liteship_agent.store.inventory import DAMAGED, runtime_names
+
+_DAMAGED_ARCHIVE: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error)
+try:
+    import lzma
+except ImportError:  # a Python that was built without it; tarfile says so where a runtime needs it
+    pass
+else:
+    _DAMAGED_ARCHIVE += (lzma.LZMAError,)
 
 
 def prepare_runtime(folder: Path, name: str, blob: Path) -> bool:
@@ -61,7 +68,7 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             for member in tar:
                 _unpack_member(tar, member, root)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as exc:
+    except _DAMAGED_ARCHIVE as exc:
         raise StoreError("archive", f"{archive} is required to be a tar.gz or tar.xz. Received: {exc}") from exc
 
 

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from liteship.errors import LinkError
 from liteship.provision.choose import Interpreter, Runtime
@@ -32,6 +33,8 @@ from liteship_agent.release import ReleaseRuntime
 
 LISTING = "SHA256SUMS"
 _NEWEST_GLIBC_TAG = 39
+# A board's CPU is slower than its link: gzip. The libraries of a PC are larger, and it unpacks xz in seconds.
+_SUFFIXES = {"aarch64": ".tar.gz", "x86_64": ".tar.xz"}
 _BLOCK_BYTES = 4096
 _PIECE_BYTES = 1 << 20
 # Parts of the wheels that neither inference nor images nor cameras touch: compilers, GPU back-ends, tools, headers.
@@ -94,17 +97,17 @@ def pack_runtime(runtime: Runtime, interpreter: Interpreter, cache: Path) -> Pac
         LinkError: the wheels cannot be fetched, or have other shared objects than those whose needs are known.
     """
     folder = f"{runtime.lock_name(interpreter.tag)}-{interpreter.machine}-{_recipe_key(runtime, interpreter)}"
-    path = cache / f"{folder}.tar.gz"
+    path = cache / f"{folder}{_SUFFIXES[interpreter.machine]}"
     known = _read_sidecar(path)
     if known is None:
         cache.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(cache):
-            known = _read_sidecar(path) or _describe_packed(path)
+            known = _read_sidecar(path)
             if known is None:
-                _assemble_packed(runtime, interpreter, path)
-                known = _describe_packed(path)
-    if known is None:
-        raise LinkError(f"{path}: a packed runtime is required. Received: another one than was just written.")
+                unpacked_bytes = _read_members(path)
+                if unpacked_bytes is None:
+                    unpacked_bytes = _assemble_packed(runtime, interpreter, path)
+                known = _write_sidecar(path, unpacked_bytes)
     return PackedRuntime(runtime, folder, path, known.sha256, known.unpacked_bytes)
 
 
@@ -145,8 +148,8 @@ def _lock(runtime: Runtime, interpreter: Interpreter) -> str:
 # --- assembling ---
 
 
-def _assemble_packed(runtime: Runtime, interpreter: Interpreter, path: Path) -> None:
-    """Make the packed file; it has its name only when it is whole and flushed."""
+def _assemble_packed(runtime: Runtime, interpreter: Interpreter, path: Path) -> int:
+    """Make the packed file, which has its name only when it is whole and flushed; tells its unpacked size in bytes."""
     prefix = f".{path.name}-"
     for leftover in path.parent.glob(f"{prefix}*"):  # of a process that was killed: here nobody else is at work
         shutil.rmtree(leftover)
@@ -154,8 +157,9 @@ def _assemble_packed(runtime: Runtime, interpreter: Interpreter, path: Path) -> 
         site, packed = Path(work, "site"), Path(work, "packed")
         listing = assemble_site(runtime, interpreter, site, Path(work))
         _require_known_objects(runtime, interpreter, listing)
-        _pack(site, listing, packed)
+        _pack(site, listing, packed, _SUFFIXES[interpreter.machine])
         os.replace(packed, path)
+        return sum(_unpacked_bytes(name, (site / name).stat().st_size) for name in listing)
 
 
 def _require_known_objects(runtime: Runtime, interpreter: Interpreter, listing: Mapping[str, str]) -> None:
@@ -214,12 +218,12 @@ def _trim(site: Path, not_needed: tuple[str, ...]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _pack(site: Path, listing: Mapping[str, str], path: Path) -> None:
-    """One tar.gz whose bytes depend on the files only, flushed to the disk."""
+def _pack(site: Path, listing: Mapping[str, str], path: Path, suffix: str) -> None:
+    """One compressed tar whose bytes depend on the files only, flushed to the disk."""
     lines = "".join(f"{sha256}  {name}\n" for name, sha256 in listing.items()).encode()
     with open(path, "wb") as raw:
         with (
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            _compressed(raw, suffix) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
             archive.addfile(_member(LISTING, len(lines)), io.BytesIO(lines))
@@ -228,6 +232,12 @@ def _pack(site: Path, listing: Mapping[str, str], path: Path) -> None:
                     archive.addfile(_member(name, (site / name).stat().st_size), content)
         raw.flush()
         os.fsync(raw.fileno())
+
+
+def _compressed(raw: BinaryIO, suffix: str) -> gzip.GzipFile | lzma.LZMAFile:
+    if suffix == ".tar.xz":
+        return lzma.LZMAFile(raw, "wb", preset=0)
+    return gzip.GzipFile("", "wb", 6, raw, mtime=0)
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -258,14 +268,8 @@ def _read_sidecar(path: Path) -> _Known | None:
     return known if (known.size_bytes, known.modified_ns) == (status.st_size, status.st_mtime_ns) else None
 
 
-def _describe_packed(path: Path) -> _Known | None:
-    """Read a packed file whole and write its sidecar; None where it is not there or damaged."""
-    if not path.exists():
-        return None
-    try:
-        unpacked_bytes = _read_members(path)
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, tarfile.TarError):
-        return None
+def _write_sidecar(path: Path, unpacked_bytes: int) -> _Known:
+    """Hash a packed file and note what is known about it."""
     with open(path, "rb") as file:
         sha256 = _digest(file)
         status = os.fstat(file.fileno())
@@ -276,29 +280,35 @@ def _describe_packed(path: Path) -> _Known | None:
     return known
 
 
-def _read_members(path: Path) -> int:
-    """Bytes that the members take on a disk, the byte-compiled ones as much again.
-
-    Raises:
-        ValueError: a member is not the one that the listing names.
-    """
+def _read_members(path: Path) -> int | None:
+    """Unpacked size in bytes of a packed file; None where it is not there, or has other members than it lists."""
     unpacked_bytes = 0
     listing: dict[str, str] = {}
-    with tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            content = archive.extractfile(member)
-            if content is None:
-                raise ValueError(f"A plain file is required. Received: {member.name}")
-            if member.name == LISTING:
-                lines = content.read().decode().splitlines()
-                listing = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-            elif listing.pop(member.name) != _digest(content):
-                raise ValueError(f"The listed content of {member.name} is required. Received: another one")
-            blocks = -(-member.size // _BLOCK_BYTES) * (2 if member.name.endswith(".py") else 1)
-            unpacked_bytes += blocks * _BLOCK_BYTES
-    if listing:
-        raise ValueError(f"{len(listing)} more members are required. Received: the end")
-    return unpacked_bytes
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is None:
+                    return None
+                if member.name == LISTING:
+                    listing = _parse_listing(content.read())
+                    continue
+                if listing.pop(member.name, None) != _digest(content):
+                    return None
+                unpacked_bytes += _unpacked_bytes(member.name, member.size)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, tarfile.TarError):
+        return None
+    return unpacked_bytes if unpacked_bytes and not listing else None
+
+
+def _parse_listing(content: bytes) -> dict[str, str]:
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in content.decode().splitlines())}
+
+
+def _unpacked_bytes(name: str, size: int) -> int:
+    """That a file takes on the target's disk; Python source is there once more, byte-compiled."""
+    blocks = -(-size // _BLOCK_BYTES)
+    return blocks * _BLOCK_BYTES * (2 if name.endswith(".py") else 1)
 
 
 def _digest(content: IO[bytes]) -> str:
