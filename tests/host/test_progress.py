@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from liteship.progress import Reporter
+from liteship.progress import Reporter, Reporters
 
 
 def reporter(*, terminal: bool) -> tuple[Reporter, io.StringIO]:
@@ -84,3 +84,65 @@ def test_innermost_bar_says_what_it_is_told() -> None:
         say.describe("round 1 [of 6]")
     assert "round 1 [of 6]" in shown.getvalue()
     assert "nobody" not in shown.getvalue()
+
+
+# --- several targets ---
+
+
+def reporters(*, terminal: bool) -> tuple[Reporters, io.StringIO]:
+    shown = io.StringIO()
+    return Reporters(Console(file=shown, force_terminal=terminal, width=120), ("pi4", "desk")), shown
+
+
+def test_lines_of_several_targets_have_their_names_once() -> None:
+    says, shown = reporters(terminal=False)
+    with says, says["pi4"].task("measure", 3) as advance:
+        advance(1)
+        says["pi4"].say("5 artefacts")
+        says["desk"].say("desk: link lost; trying again in 1 s")
+    assert shown.getvalue().splitlines() == ["pi4: 5 artefacts", "desk: link lost; trying again in 1 s"]
+
+
+def test_each_target_has_one_line_with_its_innermost_task() -> None:
+    says, shown = reporters(terminal=True)
+    with (
+        says,
+        says["pi4"].task("measure on pi4", 4) as outer,
+        says["desk"].task("send", 4 << 20, is_bytes=True) as sent,
+    ):
+        outer(3)
+        sent(1 << 20)
+        with says["pi4"].task("explain", None):
+            says["pi4"].describe("pi4: round 1 [of 6]")
+            assert [task.description for task in says._progress.tasks] == ["pi4   round 1 \\[of 6]", "desk  send"]
+        tasks = {task.description: task for task in says._progress.tasks}
+        assert (tasks["pi4   measure on pi4"].completed, tasks["pi4   measure on pi4"].total) == (3, 4)
+        says._progress.refresh()
+        text = shown.getvalue()
+    assert "pi4   round 1 [of 6]" in text
+    assert "1.0/4.0 MiB" in text
+    assert "3/4" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_line_of_a_target_survives_a_task_that_fails(terminal: bool) -> None:
+    says, _ = reporters(terminal=terminal)
+    with says:
+        with pytest.raises(ValueError, match="inner"), says["pi4"].task("outer", 2), says["pi4"].task("inner", 1):
+            raise ValueError("inner")
+        with says["pi4"].task("next", 2) as advance:
+            advance(2)
+        says["pi4"].describe("nobody shows this")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bars_make_room_for_a_question(terminal: bool) -> None:
+    say, shown = reporter(terminal=terminal)
+    with say.hidden():
+        pass
+    with say.task("send", 2) as advance:
+        with say.hidden():
+            before = shown.getvalue()
+            advance(1)
+            assert shown.getvalue() == before
+        advance(1)

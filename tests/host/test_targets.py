@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 import liteship.cli.targets as cli
 from liteship.errors import TargetError
-from liteship.targets import LOOPBACK, Target, add_target, find_target, load_targets
+from liteship.targets import LOOPBACK, Target, add_target, expand_targets, find_target, load_targets
 
 EXAMPLE = Path(__file__).parents[2] / "targets.example.toml"
 FINGERPRINT = "SHA256:" + "a" * 43
@@ -288,3 +288,102 @@ def test_cli_list_shows_loopback_as_no_board(path):
     shown = run("list").stdout
     assert "not a" in shown
     assert "pi" in shown
+
+
+# --- several targets ---
+
+DESK = """
+[targets.pi4]
+host = "pi4"
+groups = ["desk", "all"]
+[targets.pi5]
+host = "pi5"
+groups = ["desk"]
+[targets.zero]
+host = "zero"
+groups = ["all"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("pi4", ("pi4",)),
+        ("loopback", ("loopback",)),
+        ("pi5,pi4", ("pi5", "pi4")),
+        (" pi5 , loopback", ("pi5", "loopback")),
+        ("desk", ("pi4", "pi5")),
+        ("zero,desk,all,pi4", ("zero", "pi4", "pi5")),
+    ],
+)
+def test_names_and_groups_are_expanded_in_order_and_once(path, text, names):
+    path.write_text(DESK)
+    assert expand_targets(text) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("pi4,pii5", "Received: pii5.", "Did you mean pi5?"),
+        ("dsk", "Received: dsk.", "Did you mean desk?"),
+        (
+            "pi4,board",
+            "(loopback, emulated, pi4, pi5, zero, desk, all). Received: board.",
+            "liteship targets add board",
+        ),
+        ("pi4,", "Received: 'pi4,'.", ""),
+        ("", "Received: ''.", ""),
+    ],
+)
+def test_word_that_is_neither_target_nor_group_is_named(path, text, message, hint):
+    path.write_text(DESK)
+    with pytest.raises(TargetError) as caught:
+        expand_targets(text)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_new_names_are_kept_where_somebody_can_be_asked(path):
+    path.write_text(DESK)
+    assert expand_targets("pi4,board", may_be_new=True) == ("pi4", "board")
+
+
+def test_loopback_alone_needs_no_inventory_that_can_be_read(path):
+    path.write_text("[targets")
+    assert expand_targets("loopback") == ("loopback",)
+
+
+# --- ~/.ssh/config ---
+
+
+@pytest.fixture
+def config(path, tmp_path):
+    """~/.ssh/config that knows one board."""
+    file = tmp_path / "home/.ssh/config"
+    file.parent.mkdir(parents=True)
+    file.write_text("Host pi\nHostName 10.0.0.7\nUser ann\nPort 2222\nIdentityFile ~/.ssh/pi\n")
+    return file
+
+
+def test_cli_add_needs_no_user_and_shows_the_resolved_address(config, path, terminal, board):
+    result = run("add", "pi", "--host", "pi", answers="y\n")
+    assert result.exit_code == 0, result.output
+    assert f"10.0.0.7:2222 presents the host key {FINGERPRINT}" in result.stderr
+    assert "pi (ann@10.0.0.7:2222) is now in targets.toml" in result.stderr
+    assert path.read_text() == f'[targets.pi]\nhost = "pi"\nhost_key_sha256 = "{FINGERPRINT}"\n'
+    listed = CliRunner().invoke(cli.app, ["list"], env={"COLUMNS": "200"})
+    assert "ann@10.0.0.7:2222" in listed.stdout
+
+
+def test_dialogue_asks_only_what_the_configuration_does_not_say(config, path, terminal, board, monkeypatch):
+    asked = []
+
+    def prompt(text, default, err):
+        asked.append(text)
+        return "pi"
+
+    monkeypatch.setattr(cli.typer, "prompt", prompt)
+    monkeypatch.setattr(cli.typer, "confirm", lambda text, default, err: True)
+    assert find_target("pi", path, cli.dialogue()).user is None
+    assert asked == ["Host"]
