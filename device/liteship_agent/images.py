@@ -1,4 +1,5 @@
-"""The validation set on the target: original files in one tar, and their decoded pixels in a memory-mapped array.
+"""The validation set on the target: original files in one tar, and their decoded pixels in a memory-mapped array, each
+beside its hash.
 
 Decoding and resizing happen once per kind of pixels (size, channel order, resize rule), in the first accuracy pass
 that wants them; every later process only maps a file.
@@ -52,6 +53,9 @@ def pixels_path(folder: Path, manifest: Manifest, contract: InputContract, limit
     return folder / "cache" / f"{manifest.validation.sha256[:16]}-{kind[:16]}-{count}" / "pixels.npy"
 
 
+_HASH_BYTES = 16
+
+
 class Images:
     """The validation images of one job, as files and as the pixels that one contract wants.
 
@@ -66,7 +70,7 @@ class Images:
 
     def __init__(self, archive: Path, selected: Sequence[ValidationImage], contract: InputContract, path: Path) -> None:
         self.selected, self.contract, self.path = selected, contract, path
-        self._decoded = load_pixels(path) if path.exists() else None
+        self._decoded = _map(path) if path.exists() else None
         try:
             self._archive = open(archive, "rb")  # noqa: SIM115 (closed by __exit__)
         except OSError as exc:
@@ -107,10 +111,14 @@ class Images:
             ImageError: the file is not a whole image; the message names it.
         """
         if self._decoded is not None:
-            return self._decoded[index]  # type: ignore[no-any-return]
+            return self._decoded["pixels"][index]  # type: ignore[no-any-return]
         from liteship_agent.preprocess import decode, resize
 
         return resize(decode(self.file(index), self.selected[index].path), self.contract)
+
+    def pixels_hash(self, index: int) -> str:
+        """The hash that an earlier pass kept beside the pixels of one image; empty where none did."""
+        return "" if self._decoded is None else self._decoded["hash"][index].decode()
 
     @contextlib.contextmanager
     def new_pixels(self) -> Iterator[Optional[NewPixels]]:
@@ -119,15 +127,15 @@ class Images:
         It gets its name when the body has filled it, and none where the body fails. None where they are decoded
         already, or where the disk has no room: then every pass decodes, and says so.
         """
-        shape = (len(self), self.contract.height, self.contract.width, 3)
-        if self.are_decoded or not _has_room(self.path, math.prod(shape)):
+        shape = (self.contract.height, self.contract.width, 3)
+        if self.are_decoded or not _has_room(self.path, len(self) * (math.prod(shape) + _HASH_BYTES)):
             yield None
             return
         # One job runs at a time, so that what a killed one left under this name is overwritten.
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
             with open(temporary, "wb") as file:
-                yield NewPixels(file, shape)
+                yield NewPixels(file, len(self), shape)
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)
         finally:
@@ -139,40 +147,47 @@ class NewPixels:
 
     Args:
         file: Empty.
-        shape: Of the whole array, uint8: (images, height, width, 3).
+        count: Of images.
+        shape: Of the pixels of one, uint8: (height, width, 3).
     """
 
-    def __init__(self, file: BinaryIO, shape: Tuple[int, int, int, int]) -> None:
+    def __init__(self, file: BinaryIO, count: int, shape: Tuple[int, int, int]) -> None:
         from numpy.lib.format import write_array_header_1_0
 
-        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        element = [("pixels", "|u1", shape), ("hash", f"|S{_HASH_BYTES}")]
+        write_array_header_1_0(file, {"descr": element, "fortran_order": False, "shape": (count,)})
         file.flush()
-        self._file, self._start, self._image_bytes = file, file.tell(), math.prod(shape[1:])
+        self._file, self._start, self._image_bytes = file, file.tell(), math.prod(shape) + _HASH_BYTES
 
-    def put(self, index: int, pixels: np.ndarray) -> None:
-        """Write the pixels of some images, uint8, shape (images, height, width, 3), the first of which is `index`.
+    def put(self, index: int, pixels: np.ndarray, pixels_hash: str) -> None:
+        """Write the pixels of one image, uint8, shape (height, width, 3), and their hash.
 
         Raises:
             StoreError: the disk is full.
         """
-        data = pixels.tobytes()
+        data, start = (pixels.data, pixels_hash.encode()), self._start + index * self._image_bytes
         try:
-            written = os.pwrite(self._file.fileno(), data, self._start + index * self._image_bytes)
+            written = os.pwritev(self._file.fileno(), data, start)
         except OSError as exc:
-            raise self._full(len(data), exc.strerror or str(exc)) from exc
-        if written < len(data):
-            raise self._full(len(data), f"room for {written}")
+            raise self._full(exc.strerror or str(exc)) from exc
+        if written < self._image_bytes:
+            raise self._full(f"room for {written}")
 
-    def _full(self, size: int, received: str) -> StoreError:
+    def _full(self, received: str) -> StoreError:
+        size = self._image_bytes
         return StoreError(f"{self._file.name}: {size} bytes are required. Received: {received}; free some of the disk")
 
 
 def load_pixels(path: Path) -> np.ndarray:
     """The decoded pixels, mapped and not read, uint8, shape (images, height, width, 3)."""
+    return _map(path)["pixels"]
+
+
+def _map(path: Path) -> np.ndarray:
+    """What a `NewPixels` wrote, mapped and not read: a plain array, because numpy is slow with its subclass."""
     import numpy as np
 
-    pixels: np.ndarray = np.load(str(path), mmap_mode="r")
-    return pixels
+    return np.asarray(np.load(str(path), mmap_mode="r"))
 
 
 def _has_room(path: Path, size: int) -> bool:

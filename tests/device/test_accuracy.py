@@ -100,6 +100,13 @@ def test_later_passes_read_no_file_and_give_the_same(release, files_read):
     assert path.stat().st_mtime_ns == kept.st_mtime_ns
 
 
+def test_later_passes_hash_nothing(release, monkeypatch):
+    first, _ = score(release)
+    monkeypatch.delattr(accuracy, "pixel_hash")
+
+    assert score(release)[0]["pixel_hashes"] == first["pixel_hashes"]
+
+
 def test_every_image_is_run_exactly_once_and_in_order(release, monkeypatch):
     model_runs = []
     real = Model.run
@@ -207,14 +214,18 @@ class EagerPool:
         return future
 
 
-@pytest.mark.parametrize("interpreter_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("interpreter_threads", "ahead"), [(1, 2 * accuracy._CHUNKS_AHEAD), (2, accuracy._TURN_CHUNKS)]
+)
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 100])
-def test_every_chunk_is_prepared_once_in_order_and_no_more_ahead_than_allowed(monkeypatch, count, interpreter_threads):
+def test_every_chunk_is_prepared_once_in_order_and_no_more_ahead_than_allowed(
+    monkeypatch, count, interpreter_threads, ahead
+):
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
     prepared, taken = [], []
 
     for chunk in prepare_ahead(lambda chunk: (prepared.append(chunk), chunk)[1], count, 2, interpreter_threads):
-        assert len(prepared) <= len(taken) + 2 * accuracy._CHUNKS_AHEAD
+        assert len(prepared) <= len(taken) + ahead
         taken.append(chunk)
 
     assert prepared == taken == list(range(count))
@@ -222,7 +233,7 @@ def test_every_chunk_is_prepared_once_in_order_and_no_more_ahead_than_allowed(mo
 
 @pytest.mark.parametrize(
     ("interpreter_threads", "prepared_at", "waited_for"),
-    [(1, [4, 5, 6, 7, 8, 9, 9, 9, 9], []), (2, [4] * 4 + [8] * 4 + [9], [4, 4, 1])],
+    [(1, [4, 5, 6, 7, 8, 9, 9, 9, 9], []), (2, [3] * 3 + [6] * 3 + [9] * 3, [3, 3, 3])],
 )
 def test_interpreter_that_takes_all_cpus_and_the_preparing_threads_take_turns(
     monkeypatch, interpreter_threads, prepared_at, waited_for
@@ -230,6 +241,7 @@ def test_interpreter_that_takes_all_cpus_and_the_preparing_threads_take_turns(
     """How many of nine chunks are prepared when the interpreter gets each of them, on two CPUs."""
     waits, prepared = [], []
     monkeypatch.setattr(accuracy, "ThreadPoolExecutor", EagerPool)
+    monkeypatch.setattr(accuracy, "_TURN_CHUNKS", 3)
     monkeypatch.setattr(accuracy, "wait", lambda futures: waits.append(len(futures)))
 
     chunks = prepare_ahead(prepared.append, 9, 2, interpreter_threads)
@@ -287,11 +299,11 @@ def test_chunks_that_nobody_takes_are_not_prepared(monkeypatch):
     assert all(future.cancelled() for future in futures[1:])
 
 
-@pytest.mark.parametrize(("chunk_bytes", "lengths"), [(1, [1] * 12), (5 * 768, [5, 5, 2]), (1 << 30, [12])])
+@pytest.mark.parametrize(("chunk_bytes", "lengths"), [(1, [1] * 12), (5 * 192, [5, 5, 2]), (1 << 30, [12])])
 def test_chunks_hold_every_image_once_in_order_and_no_more_bytes_than_allowed(
     release, monkeypatch, chunk_bytes, lengths
 ):
-    """A float tensor of 8 x 8 pixels has 768 bytes."""
+    """An image of 8 x 8 pixels has 192 bytes."""
     monkeypatch.setattr(accuracy, "_CHUNK_BYTES", chunk_bytes)
 
     with Images.of_release(release, release.manifest(), CONTRACT, None) as selected:
@@ -305,7 +317,7 @@ def test_pass_in_chunks_gives_and_keeps_what_one_chunk_does(release, monkeypatch
     whole, path = score(release)
     pixels = path.read_bytes()
     path.unlink()
-    monkeypatch.setattr(accuracy, "_CHUNK_BYTES", 5 * 768)
+    monkeypatch.setattr(accuracy, "_CHUNK_BYTES", 5 * 192)
 
     in_chunks, _ = score(release)
 

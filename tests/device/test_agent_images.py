@@ -120,17 +120,18 @@ def test_broken_image_is_named_and_no_other_is(tmp_path):
 def test_new_pixels_get_their_name_when_they_are_whole_and_are_mapped_from_then_on(release):
     """They may come in any order."""
     with of(release) as images, images.new_pixels() as kept:
-        kept.put(5, serial_pixels()[5:])
-        kept.put(0, serial_pixels()[:5])
+        for index in reversed(range(12)):
+            kept.put(index, serial_pixels()[index], f"{index:016x}")
         assert not images.path.exists()
 
     assert [file.name for file in images.path.parent.iterdir()] == ["pixels.npy"]
-    assert (np.load(images.path) == serial_pixels()).all()
+    assert (np.load(images.path)["pixels"] == serial_pixels()).all()
     with of(release) as images:
         (release.path / VALIDATION).write_bytes(b"")
         assert images.are_decoded
-        assert isinstance(images.pixels(5), np.memmap)
+        assert not images.pixels(5).flags.owndata
         assert (np.stack([images.pixels(index) for index in range(12)]) == serial_pixels()).all()
+        assert [images.pixels_hash(index) for index in range(12)] == [f"{index:016x}" for index in range(12)]
 
 
 def test_new_pixels_are_on_the_disk_before_they_have_their_name(release, monkeypatch):
@@ -140,7 +141,7 @@ def test_new_pixels_are_on_the_disk_before_they_have_their_name(release, monkeyp
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (steps.append(name), real(*a))[1])
 
     with of(release) as images, images.new_pixels() as kept:
-        kept.put(0, serial_pixels())
+        kept.put(0, serial_pixels()[0], "0" * 16)
 
     assert steps == ["fsync", "replace"]
 
@@ -164,9 +165,9 @@ def full(descriptor, data, offset):
     ("write", "received"), [(full, "No space left"), (lambda descriptor, data, offset: 7, "room for 7")]
 )
 def test_disk_that_is_full_before_all_pixels_are_written_is_said_in_one_line(release, monkeypatch, write, received):
-    monkeypatch.setattr(os, "pwrite", write)
+    monkeypatch.setattr(os, "pwritev", write)
 
-    with of(release) as images, pytest.raises(StoreError, match=rf"2304 bytes are required\. Received: {received}"):
+    with of(release) as images, pytest.raises(StoreError, match=rf"208 bytes are required\. Received: {received}"):
         keep_all(images)
 
     assert list((release.folder / "cache").rglob("*.npy*")) == []
@@ -174,7 +175,8 @@ def test_disk_that_is_full_before_all_pixels_are_written_is_said_in_one_line(rel
 
 def keep_all(images):
     with images.new_pixels() as kept:
-        kept.put(0, serial_pixels())
+        for index, pixels in enumerate(serial_pixels()):
+            kept.put(index, pixels, f"{index:016x}")
 
 
 def test_there_are_no_new_pixels_where_they_are_decoded_already(release):
@@ -186,8 +188,8 @@ def test_there_are_no_new_pixels_where_they_are_decoded_already(release):
 
 
 def test_there_are_no_new_pixels_that_would_fill_the_disk(release, monkeypatch):
-    """192 bytes an image: one byte too few is free."""
-    free = 12 * 192 + agent_images._KEPT_FREE_BYTES
+    """192 bytes of pixels and 16 of a hash an image: one byte too few is free."""
+    free = 12 * (192 + 16) + agent_images._KEPT_FREE_BYTES
     for available, room in ((free, True), (free - 1, False)):
         monkeypatch.setattr(os, "statvfs", lambda path, n=available: SimpleNamespace(f_bavail=n, f_frsize=1))
         with of(release) as images, images.new_pixels() as kept:
