@@ -32,7 +32,7 @@ def main() -> None:
     pinned: dict[str, dict[str, object]] = {}
     for runtime, version in locked_runtimes():
         for machine in MACHINES:
-            interpreter = Interpreter(version, machine, 64, None, {})
+            interpreter = Interpreter(version, machine, 64, None, "", {})
             name = runtime.lock_name(interpreter.tag)
             with tempfile.TemporaryDirectory(prefix="liteship-needs-") as work:
                 site = Path(work, "site")

@@ -59,20 +59,29 @@ class Interpreter:
         machine: Of its ELF header, "aarch64" under a 64-bit system whatever the kernel says.
         word_bits: 32 or 64.
         soabi: Tag of its extension modules, "cpython-311-aarch64-linux-gnu"; None where it has none.
-        symbols: Highest version by prefix that its libraries provide, {"GLIBC": "2.36", "GLIBCXX": "3.4.30"}.
+        libc: For messages, "glibc 2.31"; its highest symbol version may be older.
+        symbols: Highest version by prefix that its libraries provide, {"GLIBC": "2.30", "GLIBCXX": "3.4.28"}.
     """
 
     version: tuple[int, int]
     machine: str
     word_bits: int
     soabi: str | None
+    libc: str
     symbols: Mapping[str, str]
 
     @classmethod
     def of(cls, probe: Mapping[str, Any]) -> Interpreter:
         """From the answer of the store's `probe`."""
         major, minor = probe["python_version"].split(".")[:2]
-        return cls((int(major), int(minor)), probe["machine"], probe["word_bits"], probe["soabi"], probe["symbols"])
+        return cls(
+            version=(int(major), int(minor)),
+            machine=probe["machine"],
+            word_bits=probe["word_bits"],
+            soabi=probe["soabi"],
+            libc=" ".join(probe["libc"] or ("no", "glibc")),
+            symbols=probe["symbols"],
+        )
 
     @property
     def tag(self) -> str:
@@ -81,8 +90,7 @@ class Interpreter:
 
     def describe(self) -> str:
         """For messages."""
-        libc = f"glibc {self.symbols['GLIBC']}" if "GLIBC" in self.symbols else "no glibc"
-        return f"Python {self.version[0]}.{self.version[1]}, {self.word_bits}-bit {self.machine}, {libc}"
+        return f"Python {self.version[0]}.{self.version[1]}, {self.word_bits}-bit {self.machine}, {self.libc}"
 
 
 def named_runtimes(wanted: str) -> list[Runtime]:
@@ -156,8 +164,8 @@ def _require_ordinary_abi(interpreter: Interpreter) -> None:
 
 def _remedy(missing: list[Missing]) -> str:
     """What to do about libraries that are not there, or too old."""
-    packages = {_PACKAGES[one.prefix] for one in missing if one.received is None and one.prefix in _PACKAGES}
-    if packages and all(one.received is None for one in missing):
+    if all(one.received is None and one.prefix in _PACKAGES for one in missing):
+        packages = {_PACKAGES[one.prefix] for one in missing}
         return f"On the target: sudo apt install {' '.join(sorted(packages))}."
     return f"A newer system on the target brings newer libraries. {_OTHER}"
 

@@ -127,9 +127,9 @@ def assemble_site(runtime: Runtime, interpreter: Interpreter, site: Path, work: 
     _install(_lock(runtime, interpreter), interpreter, site, work)
     _trim(site, (*_NOT_NEEDED, *_NOT_NEEDED_IN.get(runtime.requirement, ())))
     listing = {}
-    for file in sorted(path for path in site.rglob("*") if path.is_file()):
-        with open(file, "rb") as content:
-            listing[file.relative_to(site).as_posix()] = _digest(content)
+    for name in sorted(path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()):
+        with open(site / name, "rb") as content:
+            listing[name] = _digest(content)
     return listing
 
 
@@ -296,6 +296,8 @@ def _read_members(path: Path) -> int | None:
                 if listing.pop(member.name, None) != _digest(content):
                     return None
                 unpacked_bytes += _unpacked_bytes(member.name, member.size)
+            while archive.fileobj is not None and archive.fileobj.read(_PIECE_BYTES):
+                continue  # the checksum of the compressed stream comes last
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, tarfile.TarError):
         return None
     return unpacked_bytes if unpacked_bytes and not listing else None
