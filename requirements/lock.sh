@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pin every dependency with hashes: the host (all its Pythons in one file), the development tools, and one site folder
-# per runtime and Python of a board. Run by hand after a change of an .in file: make lock
+# per runtime and Python of a board, with the symbol versions that it needs. Run by hand after a change of an .in file:
+# make lock
 set -euo pipefail
 cd "$(dirname "$0")"
 compile() { uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"; }
@@ -20,3 +21,5 @@ runtime ai-edge-litert 2.1.0 3.9 2.0.2 5.0.0.93
 runtime tflite-runtime 2.14.0 3.9 1.26.4 4.11.0.86
 runtime tflite-runtime 2.14.0 3.10 1.26.4 4.11.0.86
 runtime tflite-runtime 2.14.0 3.11 1.26.4 4.11.0.86
+
+python needs.py
