@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,14 @@ from report_samples import make_manifest, make_report
 import liteship
 from liteship.cli import app as cli
 from liteship.cli import doctor
+from liteship.cli import run as run_module
 from liteship.data import Dataset
 from liteship.doctor import Check
-from liteship.errors import ConversionError, DataError
+from liteship.errors import ConversionError, DataError, LinkError
 from liteship_agent.errors import ModelError
+from liteship_agent.manifest import Manifest
 from liteship_agent.records import write_record
+from liteship_agent.report import Report
 
 RECIPE = """
 schema_version = 1
@@ -235,7 +239,7 @@ def test_unknown_target_without_a_terminal_is_refused_with_the_line_that_adds_it
 ) -> None:
     recipe = ["pets.toml"] if verb == "run" else []
     assert only_error(run(verb, *recipe, "--target", "pi"), 2) == (
-        "error: A known target is required (loopback). Received: pi. "
+        "error: A known target is required (loopback, emulated). Received: pi. "
         "liteship targets add pi --host raspberrypi.local --user pi"
     )
 
@@ -246,7 +250,7 @@ def test_added_target_is_listed(run: Run) -> None:
     assert run("targets", "add", "pi", *options)[0] == 0
     code, out, _ = run("targets", "list", "--json")
     assert code == 0
-    assert [target["name"] for target in json.loads(out)] == ["loopback", "pi"]
+    assert [target["name"] for target in json.loads(out)] == ["loopback", "emulated", "pi"]
     code, out, _ = run("targets", "list")
     assert code == 0
     assert "pi@10.0.0.7:22" in out
@@ -359,6 +363,76 @@ def test_doctor_tells_by_exit_code_whether_something_is_missing(
     assert code == (0 if passed else 2)
     assert ("MISSING" in out) is not passed
     assert "python3 -m ensurepip" in out
+
+
+BOARDS = '[targets.pi4]\nhost = "pi4"\ngroups = ["desk"]\n[targets.pi5]\nhost = "pi5"\ngroups = ["desk"]\n'
+
+
+@pytest.fixture
+def boards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two boards in a group; pi5 cannot be reached."""
+
+    def with_connection(name: str, action: object, say: object) -> list[Check]:
+        if name == "pi5":
+            raise LinkError("An SSH server at pi5:22 is required. Received: Connection refused", "Switch it on.")
+        return [Check(name, "connection", True, "me@pi4:22")]
+
+    monkeypatch.setattr(doctor, "check_host", lambda: [Check("host", "Python", True, "3.11.2")])
+    monkeypatch.setattr(doctor, "with_connection", with_connection)
+    (folder / "targets.toml").write_text(BOARDS)
+    return folder
+
+
+def test_doctor_checks_several_targets_at_once(run: Run, boards: Path) -> None:
+    code, out, _ = run("doctor", "--target", "desk", "--json")
+    assert code == 5
+    found = json.loads(out)
+    assert [check["what"] for check in found["checks"]] == ["Python"]
+    assert {name: [check["passed"] for check in one["checks"]] for name, one in found["targets"].items()} == {
+        "pi4": [True],
+        "pi5": [False],
+    }
+    code, out, _ = run("doctor", "--target", "pi4,pi5")
+    assert code == 5
+    assert "me@pi4:22" in out
+    assert "Switch it on." in out
+    assert run("doctor", "--target", "pi4")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["run", "bench"])
+def test_every_target_is_measured_and_has_its_table(
+    verb: str, run: Run, pets: Path, study: Path, boards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(folder: Path, manifest: Manifest, target: str, wishes: object, say: object) -> Report:
+        if target == "pi5":
+            raise LinkError("pi5: an open connection is required. Received: link lost.")
+        report = make_report(manifest)
+        return replace(report, target=target, job=replace(report.job, target=target))
+
+    monkeypatch.setattr(run_module, "measure", measure)
+    monkeypatch.setattr(run_module, "build", lambda *arguments: make_manifest())
+    recipe = ["pets.toml"] if verb == "run" else []
+    code, out, err = run(verb, *recipe, "--target", "desk")
+    assert code == 5
+    assert "magnitude50-int8" in out
+    assert "error: pi5: an open connection is required. Received: link lost." in err.splitlines()
+    code, out, _ = run(verb, *recipe, "--target", "pi4,pi5,loopback", "--json")
+    assert code == 5
+    found = json.loads(out)["targets"]
+    assert [found["pi4"]["target"], found["loopback"]["target"]] == ["pi4", "loopback"]
+    assert found["pi5"]["exit_code"] == 5
+    code, out, _ = run(verb, *recipe, "--target", "pi4", "--json")
+    assert (code, json.loads(out)["target"]) == (0, "pi4")
+
+
+@pytest.mark.parametrize("verb", ["run", "bench", "doctor"])
+def test_one_mistyped_target_of_several_is_refused_before_anything_is_done(
+    verb: str, run: Run, pets: Path, study: Path, boards: Path
+) -> None:
+    recipe = ["pets.toml"] if verb == "run" else []
+    error = only_error(run(verb, *recipe, "--target", "pi4,dekk"), 2)
+    assert "A known target or group is required (loopback, emulated, pi4, pi5, desk). Received: dekk." in error
+    assert "Did you mean desk?" in error
 
 
 # --- the command line itself ---
