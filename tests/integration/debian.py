@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -59,15 +61,13 @@ def fetch(release: str, work: Path) -> list[Path]:
 
 
 def mirror() -> str:
-    """The repository of Debian itself that this system's apt is set to."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(RELEASE)", "Created-By: Packages"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    codename = subprocess.run(
-        [". /etc/os-release; echo $VERSION_CODENAME"], shell=True, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    found = [line.split()[0] for line in lines if line.split()[-1] == codename]
-    assert found, f"no source of {codename} among those of apt: {lines}"
-    return found[0]
+    """The repository that this system's own apt takes this system's release from."""
+    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    command = ["apt-get", "--print-uris", "update"]  # prints, and fetches nothing
+    uris = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(rf"^'(\S+)/dists/{codename}/InRelease'", uris, re.MULTILINE)
+    assert found, f"a source of {codename} is required among those of apt: {uris}"
+    return found.group(1)
 
 
 def unpack(packages: list[Path], root: Path) -> None:
