@@ -456,6 +456,19 @@ def test_the_twin_is_a_row_of_its_own_without_a_twin():
     assert (row.stored_sparse, row.sparse_speedup_ratio, row.status) == (False, None, "valid")
 
 
+def test_on_an_emulated_machine_nothing_is_faster_but_a_sparse_file_than_its_twin():
+    report = make_pruned_report(PRUNED)
+    measured = rows_by_variant(report, PRUNED)
+    emulated = rows_by_variant(replace(report, job=replace(report.job, target="emulated"), target="emulated"), PRUNED)
+
+    assert any(row.ratio_to_baseline is not None and row.latency_gain is not None for row in measured.values())
+    for name, row in emulated.items():
+        found = (row.ratio_to_baseline, row.ratio_low, row.ratio_high, row.latency_tie, row.latency_gain)
+        assert found == (None,) * 5
+        assert (row.median_ns, row.p90_ns) == (measured[name].median_ns, measured[name].p90_ns)
+        assert row.sparse_speedup_ratio == measured[name].sparse_speedup_ratio
+
+
 def test_without_its_twin_in_the_job_a_sparse_file_has_no_speedup():
     rows = rows_by_variant(report_of("none-none", "latency90-none", manifest=PRUNED), PRUNED)
 

@@ -447,6 +447,25 @@ def test_heading_of_loopback_says_that_it_is_not_a_board():
     assert json.loads(render_json(comparison_of(ROWS, header)))["caption"] == "this computer, not a board"
 
 
+@pytest.mark.parametrize("width", [80, 160])
+def test_latency_of_an_emulated_machine_is_grey(width):
+    def is_grey(target):
+        comparison = comparison_of(ROWS, replace(HEADER, target=target))
+        console = Console(width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
+        table.render_terminal(comparison, console)
+        return f"\x1b[90m{ROWS[0].median_ns / 1e6:.2f}" in console.export_text(styles=True)
+
+    assert is_grey("emulated")
+    assert not is_grey("pi")
+
+
+def test_heading_of_an_emulated_machine_says_that_its_latency_is_no_boards():
+    header = replace(HEADER, target="emulated", board="linux,dummy-virt")
+
+    assert "say nothing about a board) · linux,dummy-virt" in " ".join(terminal(80, header=header).split())
+    assert json.loads(render_json(comparison_of(ROWS, header)))["caption"].startswith("an emulated machine")
+
+
 def test_notes_define_the_columns():
     text = terminal(80)
 

@@ -110,6 +110,7 @@ def test_wrong_value_names_file_and_key_and_what_is_required(path, line, message
         ("targets = 1", "tables [targets.NAME] are required"),
         ("[targets]\npi = 1", "tables [targets.NAME] are required"),
         ('[targets.loopback]\nhost = "h"\nuser = "u"', "loopback is built in"),
+        ('[targets.emulated]\nhost = "h"\nuser = "u"', "emulated is built in"),
         ('[targets."a,b"]\nhost = "h"\nuser = "u"', "a name of letters"),
         ("[targets.pi", "a readable TOML file is required"),
         ("\udcff", "a readable TOML file is required"),
@@ -277,7 +278,8 @@ def test_cli_trust_of_an_unknown_target(path, terminal, board):
 
 def test_cli_list_json_has_every_field(path):
     path.write_text(PI)
-    loopback, pi = json.loads(run("list", "--json").stdout)
+    loopback, emulated, pi = json.loads(run("list", "--json").stdout)
+    assert (emulated["name"], emulated["port"]) == ("emulated", None)
     assert loopback["name"] == LOOPBACK
     assert set(pi) == set(Target.model_fields)
     assert pi["host"] == "raspberrypi.local"

@@ -18,6 +18,8 @@ from liteship.errors import TargetError
 from liteship.link.endpoint import resolve
 from liteship.remote import scan_host_key
 from liteship.targets import (
+    EMULATED,
+    EMULATED_FOLDER,
     LOOPBACK,
     TARGETS_FILE,
     Target,
@@ -25,6 +27,7 @@ from liteship.targets import (
     find_target,
     load_targets,
     parse_target,
+    read_emulated,
     unknown_target,
 )
 
@@ -41,7 +44,9 @@ def targets() -> None:
 @app.command("list")
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
     """Show all targets of targets.toml and the built-in ones."""
-    known = [find_target(LOOPBACK), *load_targets(TARGETS_FILE).values()]
+    running = read_emulated(EMULATED_FOLDER)
+    emulated = Target(name=EMULATED, host="127.0.0.1", user="pi") if running is None else running[1]
+    known = [find_target(LOOPBACK), emulated, *load_targets(TARGETS_FILE).values()]
     if as_json:
         typer.echo(json.dumps([target.model_dump(mode="json") for target in known], indent=2, ensure_ascii=False))
         return
@@ -49,6 +54,9 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
     for target in known:
         if target.name == LOOPBACK:
             table.add_row(target.name, "this computer, not a board", target.folder, target.runtime, "", "built in")
+        elif target.name == EMULATED and running is None:
+            address = "a virtual ARM64 board; start it: make emulated"
+            table.add_row(target.name, address, target.folder, target.runtime, target.python, "built in")
         else:
             trust = target.host_key_sha256 or "known_hosts"
             table.add_row(target.name, resolve(target).address, target.folder, target.runtime, target.python, trust)

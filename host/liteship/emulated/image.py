@@ -202,11 +202,16 @@ def write_disk(path: Path, tree: Path, owners: Iterable[root.Owner]) -> None:
         for owner in owners
         for field, number in (("uid", owner.uid), ("gid", owner.gid))
     ]
-    _run([find_program("debugfs", "e2fsprogs"), "-w", "-f", "-", str(path)], "".join(requests))
+    told = _run([find_program("debugfs", "e2fsprogs"), "-w", "-f", "-", str(path)], "".join(requests))
+    # It says its version there, and goes on after an error.
+    if wrong := [line for line in told.splitlines() if not line.startswith("debugfs 1.")]:
+        raise LinkError(f"The owners of the emulated board's files are required. Received from debugfs: {wrong[0]}")
 
 
-def _run(command: list[str], stdin: str = "") -> None:
+def _run(command: list[str], stdin: str = "") -> str:
+    """Run a program to its good end; returns what it said on stderr."""
     ended = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         last = ended.stderr.strip().rsplit("\n", 1)[-1]
         raise LinkError(f"The emulated board's disk is required. Received from {Path(command[0]).name}: {last}")
+    return ended.stderr

@@ -126,7 +126,7 @@ def configure(root: Path, guest: Path, keys: Keys) -> None:
     shutil.copytree(guest, root, dirs_exist_ok=True)
     for name, lines in (("passwd", _USERS), ("group", _GROUPS)):
         master = (root / f"usr/share/base-passwd/{name}.master").read_text()
-        (root / "etc" / name).write_text("\n".join([*map(_with_user, master.splitlines()), *lines, ""]))
+        (root / "etc" / name).write_text("\n".join([*map(with_user, master.splitlines()), *lines, ""]))
     (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
     for name, leads_to in _LINKS:
         (root / name).symlink_to(leads_to)
@@ -137,7 +137,7 @@ def configure(root: Path, guest: Path, keys: Keys) -> None:
     _choose_units(root / "etc/systemd/system")
 
 
-def _with_user(line: str) -> str:
+def with_user(line: str) -> str:
     """A line of /etc/group with the user in it, where that group is one of the user's."""
     return line + USER if line.split(":")[0] in _USER_GROUPS and line.endswith(":") else line
 

@@ -45,7 +45,7 @@ class Row:
         p90_ns, p90_low_ns, p90_high_ns: The 90th percentile likewise; only from 64 queries on.
         p90_bound_ns: What the 90th percentile does not exceed, at 99 % confidence.
         ratio_to_baseline, ratio_low, ratio_high: Latency as a multiple of the baseline's in the same rounds with its
-            95 % interval; 0.62 takes 62 % of its time.
+            95 % interval; 0.62 takes 62 % of its time. None, like `latency_gain`, on an emulated machine.
         latency_tie: Whether that interval holds 1; None for the baseline.
         end_to_end_median_ns: Decoding to classification of one image.
         decode_ns, preprocess_ns, invoke_ns, postprocess_ns: Its stages, median over blocks.

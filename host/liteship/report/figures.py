@@ -13,6 +13,7 @@ from liteship.report.comparison import NO_GAIN, Row
 from liteship.report.plausibility import Run, judge_plausibility, measured_clock_hz
 from liteship.report.summary import counting_blocks
 from liteship.stats import is_tie, median
+from liteship.targets import EMULATED
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import UNSTABLE, Block, Report, Summary
 
@@ -20,7 +21,6 @@ Value = TypeVar("Value")
 
 # Less does not show in "1.0x".
 _SMALLEST_GAIN = 1.05
-_EMULATED = "emulated"
 _INTEGER_QUANTIZATIONS = ("dynamic", "int8", "qat", "pqat")
 
 
@@ -50,6 +50,8 @@ def add_figures(row: Row, manifest: Manifest, report: Report, case_index: int) -
     row = _add_process(_add_latency(row, summary), list(by_round.values()))
     row = _add_gains(row, summary, by_round, report)
     row = replace(row, sparse_speedup_ratio=_sparse_speedup(manifest, report, summary))
+    if report.target == EMULATED:
+        row = _without_speed_up(row)
     return _add_plausibility(row, manifest, report, list(by_round.values()))
 
 
@@ -136,6 +138,14 @@ def _add_gains(row: Row, summary: Summary, blocks: Mapping[int, Block], report: 
     return replace(row, memory_gain=gain(memory), latency_gain=latency)
 
 
+def _without_speed_up(row: Row) -> Row:
+    """An emulated machine's milliseconds are those of the emulation: none is faster or slower than another.
+
+    What remains is how a file stored sparse compares with its dense twin, which tells whether sparse kernels ran.
+    """
+    return replace(row, ratio_to_baseline=None, ratio_low=None, ratio_high=None, latency_tie=None, latency_gain=None)
+
+
 def _sparse_speedup(manifest: Manifest, report: Report, summary: Summary) -> float | None:
     """How many times faster than its dense twin in the same setting, through their ratios to the baseline."""
     case = report.job.cases[summary.case_index]
@@ -161,7 +171,7 @@ def _add_plausibility(row: Row, manifest: Manifest, report: Report, blocks: Sequ
         clock_hz=measured_clock_hz(blocks),
         runtime=row.runtime or "",
         integer=integer or (entry is not None and entry.input.dtype != "float32"),
-        emulated=report.target == _EMULATED,
+        emulated=report.target == EMULATED,
     )
     found = judge_plausibility(run, report.environment)
     return replace(

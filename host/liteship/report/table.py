@@ -57,14 +57,15 @@ from liteship.report.text import (
     plain,
 )
 from liteship.stats import P90_MIN_QUERIES
+from liteship.targets import EMULATED, LOOPBACK
 
 JSON_SCHEMA_VERSION = 3
 
 _NARROW_COLUMNS = 80
 _UNLIMITED = 10_000
 _CAPTIONS = {
-    "loopback": "this computer, not a board",
-    "emulated": "an emulated machine: its milliseconds say nothing about a board",
+    LOOPBACK: "this computer, not a board",
+    EMULATED: "an emulated machine: its milliseconds say nothing about a board",
 }
 _STATUS_STYLES = {
     "valid": "green",
@@ -114,10 +115,11 @@ def render_terminal(comparison: Comparison, console: Console) -> None:
         console.print(Text(forced, style="bold yellow"))
     console.print()
     times = _times(comparison.header)
-    wide = _wide_table(cells, varying, times)
+    latency_style = "bright_black" if comparison.header.target == EMULATED else ""
+    wide = _wide_table(cells, varying, times, latency_style)
     fits = console.measure(wide, options=console.options.update(width=_UNLIMITED)).maximum <= console.width
     wide.columns[-1].max_width = None  # What is left over is the status's.
-    _print_table(wide if fits else _narrow_table(cells, times), console)
+    _print_table(wide if fits else _narrow_table(cells, times, latency_style), console)
     reasons = [f"{row_name(row, varying)} {plain(row.status)}" for row in comparison.rows if ": " in row.status]
     _print_lines([*reasons, *validity_sentences(comparison)], console)
     for section in _filled(
@@ -224,7 +226,7 @@ def _times(header: Header) -> str:
     return "x float" if header.baseline_is_float else "x base"
 
 
-def _wide_table(rows: Iterable[_Cells], varying: Sequence[str], times: str) -> Table:
+def _wide_table(rows: Iterable[_Cells], varying: Sequence[str], times: str, latency_style: str) -> Table:
     table = _empty_table(
         "ignore",
         *(_SETTING_TITLES[name] for name in varying),
@@ -235,11 +237,12 @@ def _wide_table(rows: Iterable[_Cells], varying: Sequence[str], times: str) -> T
         settings = [_short(row.settings.get(name, MISSING)) for name in varying]
         figures = (row.sparsity, row.size, row.gzip, row.accuracy, row.interval, row.host_accuracy, row.multiply_adds)
         latencies = (row.median, row.p90, row.p90_bound, row.ratio, row.ratio_interval)
-        table.add_row(Text(row.variant), *settings, *figures, *latencies, _status_text(row.status))
+        shown = [Text(figure, style=latency_style) for figure in latencies]
+        table.add_row(Text(row.variant), *settings, *figures, *shown, _status_text(row.status))
     return table
 
 
-def _narrow_table(rows: Iterable[_Cells], times: str) -> Table:
+def _narrow_table(rows: Iterable[_Cells], times: str, latency_style: str) -> Table:
     table = _empty_table(
         "fold",
         *("spar-\nsity", "size\ngzip\nMiB", "accuracy\ninterval\non host"),
@@ -251,8 +254,8 @@ def _narrow_table(rows: Iterable[_Cells], times: str) -> Table:
             row.sparsity,
             _stacked(row.size, row.gzip),
             _stacked(row.accuracy, row.interval, row.host_accuracy),
-            _stacked(row.median, row.p90, row.p90_bound),
-            _stacked(row.ratio, *row.ratio_interval.split(" ")),
+            Text(_stacked(row.median, row.p90, row.p90_bound), style=latency_style),
+            Text(_stacked(row.ratio, *row.ratio_interval.split(" ")), style=latency_style),
             _status_text(row.status),
         )
     return table
