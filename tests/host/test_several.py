@@ -46,6 +46,8 @@ def test_one_that_fails_stops_no_other_and_is_told_in_one_line(capsys: pytest.Ca
     assert out == "table of pi4\ntable of zero\n"
     assert "error: pi5: an open connection is required. Received: nothing. Try again." in err.splitlines()
     assert err.count("error: ") == 1
+    assert err.count("an open connection is required") == 1
+    assert err.index("pi5: failed; the others go on") < err.index("error: ")
     assert sorted(line for line in err.splitlines() if line.endswith(": measuring")) == [
         f"{name}: measuring" for name in BOARDS
     ]

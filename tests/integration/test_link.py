@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from fault_proxy import FaultProxy
 from conftest import make_key
 from liteship import remote
 from liteship.errors import HostKeyError, LinkError, LostLinkError, TargetError
+from liteship.link import login
 from liteship.link.ciphers import WITH_AES, WITHOUT_AES
 from liteship.remote import Connection, SilenceError
 from liteship.retry import Patience, keep_trying
@@ -154,6 +156,19 @@ def test_wrong_user_is_refused_and_not_tried_again(sshd: Target) -> None:
     assert not isinstance(caught.value, LostLinkError)
 
 
+def test_agent_that_does_not_answer_is_named_and_passed_over(
+    sshd: Target, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_AGENT_SECONDS", 0.3)
+    path = home / "agent"
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(path))
+        mute.listen()
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        with pytest.raises(LinkError, match=r"tried ssh agent: no answer in time\)"):
+            Connection.open(sshd.model_copy(update={"identity_file": None}))
+
+
 # --- ciphers ---
 
 
@@ -173,6 +188,21 @@ def test_cipher_follows_the_cpu_of_the_board_and_nothing_is_lost(target: Target)
         received = connection.call(command(COUNT), pieces)
         assert ciphers(connection) == {WITHOUT_AES}
     assert received == {"count": 20 * MIB, "sha256": hashlib.sha256(b"".join(pieces)).hexdigest()}
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_long_stream_survives_the_key_exchanges_that_either_side_asks_for(
+    who: str, sshd_with: Callable[..., Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 64 KiB or 1 MiB instead of 512 MiB."""
+    pieces = [os.urandom(MIB) for _ in range(8)]
+    with Connection.open(sshd_with(f"RekeyLimit {'64K' if who == 'server' else 'default'}")) as connection:
+        if who == "client":
+            monkeypatch.setattr(connection._transport.packetizer, "REKEY_BYTES", MIB)
+        before = connection._transport.H
+        received = connection.call(command(COUNT), pieces)
+        assert before != connection._transport.H, "keys were exchanged"
+    assert received == {"count": 8 * MIB, "sha256": hashlib.sha256(b"".join(pieces)).hexdigest()}
 
 
 @pytest.mark.parametrize("offered", ["aes256-ctr", WITH_AES])

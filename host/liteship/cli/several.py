@@ -163,7 +163,7 @@ class _Worker(threading.Thread, Generic[Result]):
         except BaseException as exc:
             self.outcome = Outcome(name, None, exc)
             if isinstance(exc, LiteshipError):
-                self._say.say(f"{name}: failed: {exc.message}")
+                self._say.say(f"{name}: failed; the others go on")
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in this thread, as Ctrl-C does in the main one."""
