@@ -18,10 +18,11 @@ WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,W
 PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench repeat report doctor test lint check lock clean
+.PHONY: help setup demo run deploy bench repeat report doctor emulated emulated-stop test test-arm lint \
+	check lock clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/host-is-installed ## make .venv and install the pinned, hashed dependencies
 $(VENV)/host-is-installed: requirements/host.txt host/pyproject.toml device/pyproject.toml
@@ -54,8 +55,17 @@ report: setup ## print the last table again
 doctor: setup ## what is missing here and on TARGET
 	@$(BIN)/liteship doctor --target '$(TARGET)'
 
+emulated: setup ## build and start an emulated ARM64 board: TARGET=emulated
+	@$(BIN)/liteship emulated start
+
+emulated-stop: setup ## shut it down
+	@$(BIN)/liteship emulated stop
+
 test: $(VENV)/dev-is-installed ## all tests that need no board
 	$(PYTEST) tests/integration tests/host tests/device tests/contract
+
+test-arm: $(VENV)/dev-is-installed ## the whole way to an emulated ARM64 board, in less than a quarter of an hour
+	$(BIN)/pytest -q --durations 5 tests/arm
 
 lint: $(VENV)/dev-is-installed ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
