@@ -35,6 +35,9 @@ _LIMITS = {
 The latency of an emulated machine follows whatever else this computer does: no repetition would make it hold, so that
 what is disturbed is marked at once, and its first start of a runtime may take minutes."""
 
+_STOP_SECONDS = 20.0
+"""Whoever interrupts waits no longer for a target that does not answer; its job may go on, and the same command joins it."""
+
 
 def make_job(
     target: Target,
@@ -139,7 +142,7 @@ def _follow(
         except KeyboardInterrupt:
             stop = ("stop", "--folder", deployment.folder, "--job", follower.job.job_id)
             try:
-                connection.call(agent_command(connection, deployment, *stop))
+                connection.call(agent_command(connection, deployment, *stop), idle_seconds=_STOP_SECONDS)
                 done = f"{len(follower.done)} of {blocks} blocks"
                 say.say(f"stopped after {done}; the same command goes on from there")
             except LinkError as exc:
