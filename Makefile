@@ -80,4 +80,5 @@ lock: $(VENV)/dev-is-installed ## pin the dependencies anew
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
 
 clean: ## remove what can be made again; studies and targets.toml stay
+	@! [ -x $(BIN)/liteship ] || $(BIN)/liteship emulated stop
 	rm -rf $(VENV) .liteship .mypy_cache .ruff_cache .pytest_cache .hypothesis

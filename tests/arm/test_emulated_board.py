@@ -45,8 +45,9 @@ VARIANTS = ["none-none", "none-float16", "none-dynamic", "none-int8"]
 ROUNDS = 6
 TRAINED_IMAGES, MEASURED_IMAGES = 400, 64
 ALONE_SECONDS = 60.0
-BUILD = "from liteship.cli.common import build; from liteship.recipe import load_recipe as load\n" + (
-    f"build(load('arm.toml').with_overrides(data={os.environ.get('LITESHIP_DATA')!r}), {TRAINED_IMAGES})"
+BUILD = (
+    "from liteship.cli.common import build; from liteship.recipe import load_recipe; "
+    f"build(load_recipe('arm.toml'), {TRAINED_IMAGES})"
 )
 BENCH = ("bench", "--target", "emulated", "--tier", "rapid", "--limit", str(MEASURED_IMAGES))
 
