@@ -36,7 +36,7 @@ The latency of an emulated machine follows whatever else this computer does: no 
 what is disturbed is marked at once, and its first start of a runtime may take minutes."""
 
 _STOP_SECONDS = 20.0
-"""Whoever interrupts waits no longer for a target that does not answer; its job may go on, and the same command joins it."""
+"""Whoever interrupts waits no longer for a silent target; its job may go on, and the same command joins it."""
 
 
 def make_job(
