@@ -31,20 +31,24 @@ from bare_release import RUNTIME, install
 
 from liteship.data import find_images
 from liteship.stats import median
+from liteship_agent.accuracy import run_accuracy_pass
 from liteship_agent.images import Images
 from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import ManifestEntry
+from liteship_agent.preprocess import to_tensor
 from liteship_agent.records import write_record
 from liteship_agent.release import InstalledRelease
-from liteship_agent.runtime import available_runtime
+from liteship_agent.runtime import Model, available_runtime
 from liteship_agent.sensors import Sensors
 from liteship_agent.system import environment
+from liteship_agent.timing import time_invocations
 from liteship_agent.watch import agent_command, python_with_agent, run_worker
 
 PEER = "litert-benchmark"
 IMAGES = 1000
-PASSES = 3
+PASSES, OWN_PASSES = 3, 7
 OTHERS_CORES = 0.25
+SECTIONS = ("pairs", "passes", "own", "parent")
 
 Result = TypeVar("Result")
 
@@ -89,6 +93,11 @@ class Subject:
     entry: ManifestEntry
     runs: int
     has_bar: bool
+
+    @property
+    def images(self) -> int:
+        """How many an accuracy pass scores: fewer with a slow model."""
+        return min(IMAGES, 2 * self.runs)
 
 
 # --- files ---
@@ -232,9 +241,9 @@ def ratios_section(release: InstalledRelease, subjects: Sequence[Subject], count
 def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_sets: list[list[int]]) -> Iterator[str]:
     """Accuracy passes beside the time that decoding and invoking must take."""
     yield f"\n## Accuracy pass over {IMAGES} images\n"
-    yield "| model | CPUs | threads | pass | bound s | pass s | ratio | others, cores | 1.15 or less |"
-    yield "| :-- | --: | --: | :-- | --: | --: | --: | --: | :-- |"
-    for subject in (subject for subject in subjects if subject.runs >= 500):
+    yield "| model | images | CPUs | threads | pass | bound s | pass s | ratio | others, cores | 1.15 or less |"
+    yield "| :-- | --: | --: | --: | :-- | --: | --: | --: | --: | :-- |"
+    for subject in subjects:
         for cpus in cpu_sets:
             for threads in range(1, len(cpus) + 1):
                 for kind in ("decoding", "decoded"):
@@ -243,13 +252,13 @@ def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_s
                     ratio, bound, seconds = (median(values) for values in zip(*(one for one, _ in found), strict=True))
                     others = max(others for _, others in found)
                     yield (
-                        f"| {subject.name} | {len(cpus)} | {threads} | {kind} | {bound:.2f} | {seconds:.2f} "
-                        f"| {ratio:.2f} | {others:.2f} | {'yes' if ratio <= 1.15 else 'no'} |"
+                        f"| {subject.name} | {subject.images} | {len(cpus)} | {threads} | {kind} | {bound:.2f} "
+                        f"| {seconds:.2f} | {ratio:.2f} | {others:.2f} | {'yes' if ratio <= 1.15 else 'no'} |"
                     )
     yield (
         f"\nMedians of {PASSES}. Bound: max(invoke, (decode + invoke x threads) / CPUs) while decoding, then invoke."
         " Invoke: mean latency of the same process; decode: all images one after the other, just before."
-        f" Models that take {IMAGES} images too long are left out."
+        " Slow models get fewer images."
     )
 
 
@@ -258,28 +267,73 @@ def run_pass(
 ) -> tuple[float, float, float]:
     """Ratio to the bound, the bound and the duration of a pass, in seconds."""
     say(f"{subject.name}: accuracy pass on CPUs {cpus}, {threads} threads, {'decoding' if decode else 'decoded'}")
-    decode_seconds = serial_decode_seconds(release, subject.entry) if decode else 0.0
-    result = run_agent(
-        release, subject.entry.sha256, cpus, threads=threads, min_seconds=1.0, min_queries=50, with_scores=True
-    )
+    decode_seconds = serial_decode_seconds(release, subject) if decode else 0.0
+    changes = {"threads": threads, "min_seconds": 1.0, "min_queries": 50, "limit": subject.images, "with_scores": True}
+    result = run_agent(release, subject.entry.sha256, cpus, **changes)
     if result["scores"]["decoded"] != decode:
         raise RuntimeError("Decoded pixels must be absent before the first pass and kept by it.")
-    invoke = IMAGES * sum(result["latencies_ns"]) / len(result["latencies_ns"]) / 1e9
+    invoke = subject.images * sum(result["latencies_ns"]) / len(result["latencies_ns"]) / 1e9
     bound = max(invoke, (decode_seconds + invoke * threads) / len(cpus)) if decode else invoke
     seconds = result["scores"]["pass_ns"] / 1e9
     return seconds / bound, bound, seconds
 
 
-def serial_decode_seconds(release: InstalledRelease, entry: ManifestEntry) -> float:
+def serial_decode_seconds(
+    release: InstalledRelease, subject: Subject, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """How long one thread decodes and resizes all images; forgets the decoded pixels that an earlier pass kept."""
-    with Images.of_release(release, release.manifest(), entry.input, None) as images:
+    of_release = functools.partial(Images.of_release, release, release.manifest(), subject.entry.input, subject.images)
+    with of_release() as images:
         images.path.unlink(missing_ok=True)
     cv2.setNumThreads(1)
-    with Images.of_release(release, release.manifest(), entry.input, None) as images:
-        started = time.perf_counter()
+    with of_release() as images:
+        started = clock()
         for index in range(len(images)):
             images.pixels(index)
-        return time.perf_counter() - started
+        return clock() - started
+
+
+def own_section(release: InstalledRelease, subjects: Sequence[Subject], cpu: int) -> Iterator[str]:
+    """CPU time of accuracy passes beside decoding and invoking, which others on the machine hardly change."""
+    yield "\n## Own CPU time of an accuracy pass\n"
+    yield "| model | pass | decode ms | invoke ms | own ms | own share | 5 % or less |"
+    yield "| :-- | :-- | --: | --: | --: | --: | :-- |"
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    for subject in subjects:
+        for kind in ("decoding", "decoded"):
+            say(f"{subject.name}: own CPU time, {kind}")
+            found = [own_cpu_ms(release, subject, kind == "decoding") for _ in range(OWN_PASSES)]
+            decode, invoke, own = (median(values) for values in zip(*found, strict=True))
+            share = own / (decode + invoke + own)
+            yield (
+                f"| {subject.name} | {kind} | {decode:.3f} | {invoke:.3f} | {own:.3f} | {100 * share:.1f} % "
+                f"| {'yes' if share <= 0.05 else 'no'} |"
+            )
+    os.sched_setaffinity(0, allowed)
+    yield (
+        f"\nCPU time per image, medians of {OWN_PASSES}, one thread on one CPU. Own: a pass whose interpreter does"
+        " nothing when it is invoked, less decoding and resizing all images one after the other just before."
+    )
+
+
+def own_cpu_ms(release: InstalledRelease, subject: Subject, decode: bool) -> tuple[float, float, float]:
+    """CPU time per image of decoding (0 where that was done), invoking, and the rest of a pass, in milliseconds."""
+    entry, clock = subject.entry, time.process_time
+    decode_seconds = serial_decode_seconds(release, subject, clock) if decode else 0.0
+    model = Model(release.artefact(entry), 1, entry.variant)
+    with Images.of_release(release, release.manifest(), entry.input, subject.images) as images:
+        tensors = [to_tensor(images.pixels(index)[None], entry.input) for index in range(32)]
+        loop = time_invocations(model, tensors, 50, 0.2, 60.0)
+        model.invoke = lambda: None  # type: ignore[method-assign]
+        before = clock()
+        run_accuracy_pass(model, release, entry, RUNTIME, images, lambda *phase, **details: None)
+        own = clock() - before - decode_seconds
+    return (
+        1e3 * decode_seconds / subject.images,
+        loop.invoke_cpu_ns / len(loop.latencies_ns) / 1e6,
+        1e3 * own / subject.images,
+    )
 
 
 def parent_section(release: InstalledRelease, subjects: Sequence[Subject]) -> Iterator[str]:
@@ -349,6 +403,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=500, help="timed invocations of a --model")
     parser.add_argument("--pairs", type=int, default=10, help="how often both sides run")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="the CPU of the pairs")
+    parser.add_argument("--only", choices=SECTIONS, action="append", default=[], help="these sections; repeatable")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     networks = [
@@ -366,12 +421,13 @@ def main() -> None:
             for (name, path, runs, has_bar), entry in zip(chosen, entries, strict=True)
         ]
         cpus = sorted(os.sched_getaffinity(0))
-        for section in (
-            header(),
-            ratios_section(release, subjects, options.pairs, options.cpu),
-            passes_section(release, subjects, [cpus[:1], cpus] if len(cpus) > 1 else [cpus]),
-            parent_section(release, subjects),
-        ):
+        sections = {
+            "pairs": ratios_section(release, subjects, options.pairs, options.cpu),
+            "passes": passes_section(release, subjects, [cpus[:1], cpus] if len(cpus) > 1 else [cpus]),
+            "own": own_section(release, subjects, options.cpu),
+            "parent": parent_section(release, subjects),
+        }
+        for section in (header(), *(sections[name] for name in options.only or SECTIONS)):
             for line in section:
                 print(line, flush=True)
 
