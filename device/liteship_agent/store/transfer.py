@@ -114,10 +114,11 @@ def _receive_blob(path: Path, blob: Event, stream: BinaryIO) -> Iterator[int]:
     digest = hashlib.sha256()
     with open(path, "a+b", buffering=0) as file:
         length = file.seek(0, os.SEEK_END)
-        if length > blob["size"]:
-            path.unlink()  # damaged: nothing can complete it
-        if length != blob["offset"]:
-            raise StoreError("hash", f"{path} of {blob['offset']} bytes is required. Received: {length} bytes")
+        if length < blob["offset"]:
+            # It was there when the host asked; asked again, the host sends what is missing.
+            raise StoreError("link", f"{path} of {blob['offset']} bytes is required. Received: {length} bytes")
+        # A command whose link was cut may have written what was still under way after the host asked.
+        length = file.truncate(blob["offset"])
         file.seek(0)
         for piece in iter(lambda: file.read(MIB), b""):
             digest.update(piece)
