@@ -16,6 +16,7 @@ from pathlib import Path
 
 from liteship.deploy import Deployment
 from liteship.errors import ConversionError, UsageError
+from liteship.targets import EMULATED
 from liteship_agent.errors import RecordError
 from liteship_agent.job import TIERS, Case, Limits, Tier
 from liteship_agent.manifest import Manifest
@@ -81,7 +82,7 @@ class Pace:
     decode_seconds: float
 
 
-_PACES = {"x86_64": Pace(1.0, 20e9, 0.003), "aarch64": Pace(3.0, 3e9, 0.012)}
+_PACES = {"x86_64": Pace(1.0, 20e9, 0.003), "aarch64": Pace(3.0, 3e9, 0.012), EMULATED: Pace(8.0, 0.1e9, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class Planner:
     ) -> None:
         self.manifest, self.deployment, self.settings = manifest, deployment, settings
         self.cases, self.image_count, self.history = cases, image_count, history
-        self.pace = _PACES[deployment.machine]
+        self.pace = _PACES[EMULATED if deployment.target == EMULATED else deployment.machine]
 
     def plan(self, tier: Tier) -> Plan:
         """The plan for a tier."""

@@ -146,6 +146,12 @@ def test_latency_without_a_report_is_by_multiply_adds_and_machine() -> None:
     assert "3 billion multiply-adds a second are assumed" in text
 
 
+def test_pace_of_an_emulated_board_is_not_that_of_its_machine() -> None:
+    emulated = make_planner(target="emulated")
+    assert emulated.latency_seconds(emulated.cases[0]) == 58e6 / 0.1e9
+    assert "0.1 billion multiply-adds a second are assumed" in str(emulated.plan(TIERS["rapid"]))
+
+
 def test_latency_of_an_unknown_artefact_is_by_the_rate_that_was_measured() -> None:
     known = History("20261122", 1.0, {}, {(LITERT, 1): [29e9, 58e9, 116e9], (LITERT, 4): [1e9]})
     planner = make_planner(Settings((1, 2)), known)
