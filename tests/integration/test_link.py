@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 from fault_proxy import FaultProxy
 
-from conftest import make_key
 from liteship import remote
 from liteship.errors import HostKeyError, LinkError, LostLinkError, TargetError
 from liteship.link import login
@@ -36,6 +36,12 @@ while piece := sys.stdin.buffer.read(1 << 16):
     count += len(piece)
 print('\\x1eliteship ' + json.dumps({'event': 'done', 'count': count, 'sha256': digest.hexdigest()}))
 """
+
+
+def make_key(path: Path) -> Path:
+    """A new ed25519 key pair: `path` and `path`.pub."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
 
 
 def command(code: str) -> str:
@@ -131,7 +137,7 @@ def test_command_that_is_killed_is_named_and_is_no_lost_link(sshd: Target) -> No
         assert connection.call(command(COUNT))["count"] == 0, "the link is still good"
 
 
-def test_server_that_opens_no_session_is_named(sshd_with: Callable[..., Target]) -> None:
+def test_server_that_runs_no_command_is_named(sshd_with: Callable[..., Target]) -> None:
     with Connection.open(sshd_with("MaxSessions 0")) as connection, pytest.raises(LinkError) as caught:
         connection.call("true")
     assert "board: a server that runs commands is required" in only_line(caught.value)
