@@ -357,7 +357,7 @@ def test_user_without_a_systemd_is_one_line(board: Systemd) -> None:
 def test_machine_without_systemd_is_one_line(board: Systemd, verb) -> None:
     (board.root / "run/systemd/system").rmdir()
 
-    with pytest.raises(StoreError, match=r"A machine that systemd runs is required\. Received: one without it"):
+    with pytest.raises(StoreError, match=r"A machine under systemd is required\. Received: one with another init"):
         verb(board.folder, "agent")
 
     assert board.state()["calls"] == []

@@ -51,6 +51,10 @@ VERBS = (
     "targets add",
     "targets trust",
     "data fetch",
+    "service install",
+    "service status",
+    "service logs",
+    "service remove",
 )
 START = "from liteship.cli.app import main; main()"
 

@@ -116,7 +116,7 @@ def require_systemd() -> None:
     if not has_systemd():
         raise StoreError(
             "systemd",
-            "A machine that systemd runs is required. Received: one without it (a container, or another init)",
+            "A machine under systemd is required. Received: one with another init, or a container",
             "Without it there are no services; `liteship bench` works all the same.",
         )
 
