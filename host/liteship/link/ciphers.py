@@ -1,8 +1,8 @@
 """Which cipher a link uses: AES-GCM where the board's CPU has AES instructions, AES-CTR where it has none.
 
 A Raspberry Pi 4 has none: OpenSSL's AES-256-GCM makes about 24 MB/s there in 64-bit mode (56 / 2.3, from
-openssl/openssl#16573), while its bit-sliced AES serves CTR (openssl/openssl#14592). paramiko has no ChaCha20, which such
-boards would like best. Nobody has measured this link on one; on an x86 server without these instructions both ciphers
+openssl/openssl#16573), while its bit-sliced AES serves CTR (openssl/openssl#14592). paramiko has no ChaCha20, which
+such boards would like best. Nobody has measured this link on one; on an x86 server without these instructions both
 were alike (medians 23 and 20 MB/s, 60 MB, seven rounds on a busy machine).
 """
 
