@@ -68,14 +68,14 @@ def add_job(board: Board, job: Job) -> Path:
 
 def go_on(board: Board) -> list[str]:
     said: list[str] = []
-    resume(board.folder, said.append, pause=no_pause)
+    resume(board.folder, said.append, pause=no_pause, patience_seconds=0.0)
     return said
 
 
 def fail(board: Board) -> list[str]:
     said: list[str] = []
     with pytest.raises(AgentError, match=r"every unfinished job done is required\. Received: 1 not done"):
-        resume(board.folder, said.append, pause=no_pause)
+        resume(board.folder, said.append, pause=no_pause, patience_seconds=0.0)
     return said
 
 
@@ -133,6 +133,18 @@ def test_busy_machine_fails_without_touching_the_job(board, launcher):
 
     assert "other processes use" in said[-1]
     assert launcher.jobs == []
+
+
+def test_machine_that_is_busy_after_its_boot_is_waited_for_longer_than_the_job_would(board, launcher):
+    limits = replace(board.job.limits, others_cores=-1e6, quiet_seconds=0.0)
+    write_record(replace(board.job, limits=limits), board.path / "job.json")
+    paused, said = [], []
+
+    with pytest.raises(AgentError):
+        resume(board.folder, said.append, pause=paused.append, patience_seconds=20.0)
+
+    assert sum(paused) == 20.0
+    assert said[0].startswith("waiting 18 s at most, because other processes use ")
 
 
 def test_forced_job_goes_on_on_a_busy_machine(board, launcher):
