@@ -46,8 +46,8 @@ ROUNDS = 6
 TRAINED_IMAGES, MEASURED_IMAGES = 400, 64
 ALONE_SECONDS = 60.0
 BUILD = (
-    "from liteship.cli.common import build; from liteship.recipe import load_recipe; "
-    f"build(load_recipe('arm.toml'), {TRAINED_IMAGES})"
+    "from pathlib import Path; from liteship.cli.common import build; from liteship.recipe import load_recipe; "
+    f"build(load_recipe(Path('arm.toml')), {TRAINED_IMAGES})"
 )
 BENCH = ("bench", "--target", "emulated", "--tier", "rapid", "--limit", str(MEASURED_IMAGES))
 
@@ -133,7 +133,7 @@ def test_user_may_let_its_services_linger(board: Machine) -> None:
 
 def test_it_is_an_arm64_machine_with_a_kernel_of_its_own(board: Machine) -> None:
     with Connection.open(board.target) as connection:
-        probe = connection.store("probe")
+        probe = connection.probe()
     assert (probe["machine"], probe["word_bits"]) == ("aarch64", 64)
     assert probe["board_model"] == "linux,dummy-virt"
     assert over_ssh(board, "pi", "uname -r").strip() != os.uname().release
