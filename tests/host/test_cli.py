@@ -63,7 +63,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
+    """An empty working folder, and a home without ~/.ssh/config."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("LITESHIP_DATA", "LITESHIP_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")

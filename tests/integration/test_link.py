@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 import socket
@@ -348,3 +349,26 @@ def test_password_is_written_to_no_log(
     shown = caplog.text + "".join(capfd.readouterr()) + repr(caught.value) + repr(caught.value.__cause__)
     assert "Authentication" in caplog.text
     assert "s3cr3t" not in shown
+
+
+# --- several targets ---
+
+
+def test_several_real_targets_are_checked_by_one_command(sshd: Target, tmp_path: Path) -> None:
+    keys = ("host", "port", "user", "identity_file", "host_key_sha256", "python")
+    lines = [f"{key} = {json.dumps(getattr(sshd, key))}" for key in keys]
+    text = "\n".join(["[targets.pi]", *lines, 'folder = "~/nothing-here"', 'groups = ["desk"]', ""])
+    (tmp_path / "targets.toml").write_text(text)
+    liteship = Path(sys.executable).with_name("liteship")
+    ended = subprocess.run(
+        [liteship, "doctor", "--target", "desk,loopback", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(ended.stdout)["targets"]
+    checks = {name: {check["what"]: check for check in one["checks"]} for name, one in found.items()}
+    assert list(checks) == ["pi", "loopback"]
+    assert checks["pi"]["connection"]["found"] == f"{sshd.user}@127.0.0.1:{sshd.port}"
+    assert all(found["board"]["passed"] for found in checks.values()), ended.stderr
