@@ -17,6 +17,7 @@ import pytest
 from tflite_samples import color_classifier
 
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
+CACHE = Path(__file__).parents[2] / ".liteship" / "tests" / "cache"  # of runtimes, shared with other tests
 CLASSES = ("a red", "b green", "c blue")
 KERAS3 = """
 import keras, numpy, sys
@@ -55,7 +56,7 @@ def liteship(folder: Path) -> Liteship:
         ended = subprocess.run(
             [LITESHIP, *arguments],
             cwd=folder,
-            env={**kept, "XDG_CACHE_HOME": str(folder / "cache")},
+            env={**kept, "XDG_CACHE_HOME": str(CACHE)},
             capture_output=True,
             text=True,
             check=False,

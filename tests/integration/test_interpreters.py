@@ -23,7 +23,7 @@ from liteship.targets import add_target
 from tflite_samples import color_classifier
 
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
-ROOTS = Path(__file__).parents[2] / ".liteship" / "interpreters"
+KEPT = Path(__file__).parents[2] / ".liteship" / "tests"  # what is fetched and packed once; make clean removes it
 CLASSES = ("a red", "b green", "c blue")
 RUNTIMES = {"bullseye": ("3.9", "ai-edge-litert==2.1.0"), "trixie": ("3.13", "ai-edge-litert==2.3.0")}
 PIXELS = np.random.default_rng(0).integers(0, 90, (20, 24, 3), np.uint8) + np.array([0, 0, 150], np.uint8)
@@ -85,7 +85,7 @@ def deployed(request: pytest.FixtureRequest, study: Path) -> Iterator[tuple[str,
     shared = study / f"li té {release}"
     shared.mkdir()
     python = study / f"python-{release}"
-    write_python(make_root(release, ROOTS), shared, python)
+    write_python(make_root(release, KEPT / "interpreters"), shared, python)
     with serve(shared / "liteship") as target:
         add_target(study / "targets.toml", target.model_copy(update={"name": release, "python": str(python)}))
         answer = json.loads(liteship(study, "deploy", "--target", release, "--study", "colors", "--json"))
@@ -94,7 +94,7 @@ def deployed(request: pytest.FixtureRequest, study: Path) -> Iterator[tuple[str,
 
 def liteship(folder: Path, *arguments: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LITESHIP_")}
-    environment = {**kept, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**kept, "XDG_CACHE_HOME": str(KEPT / "cache")}
     ended = subprocess.run(
         [LITESHIP, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
