@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -132,6 +135,38 @@ def test_interruption_reaches_every_thread(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         run_each(BOARDS, act)
     assert sorted(stopped) == list(BOARDS)
+
+
+SLOW_TO_STOP = """
+import signal
+from liteship.cli.several import run_each
+from liteship.link.waiting import pause
+
+def act(name, say):
+    try:
+        print(name, "works", flush=True)
+        pause(60)
+    except KeyboardInterrupt:
+        pause(0.5)
+        print(name, "stopped", flush=True)
+        raise
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    run_each(("pi4", "pi5"), act)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_interruption_waits_for_threads_that_take_a_moment_to_stop() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLOW_TO_STOP], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        begun = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        ended = process.stdout.read().splitlines()
+    assert sorted(begun) == ["pi4 works\n", "pi5 works\n"]
+    assert (sorted(ended[:2]), ended[2:]) == (["pi4 stopped", "pi5 stopped"], ["interrupted"])
 
 
 # --- passwords ---

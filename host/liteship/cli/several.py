@@ -155,6 +155,8 @@ class _Worker(threading.Thread, Generic[Result]):
         super().__init__(name=f"liteship-{name}", daemon=True)
         self._target_name, self._action, self._say = name, action, say
         self.outcome: Outcome[Result] = Outcome(name, None, None)
+        self.has_ended = threading.Event()
+        """Ctrl-C during a join may leave a living thread marked as ended (CPython gh-90882), so nobody joins."""
 
     def run(self) -> None:
         name = self._target_name
@@ -164,19 +166,21 @@ class _Worker(threading.Thread, Generic[Result]):
             self.outcome = Outcome(name, None, exc)
             if isinstance(exc, LiteshipError):
                 self._say.say(f"{name}: failed; the others go on")
+        finally:
+            self.has_ended.set()
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in this thread, as Ctrl-C does in the main one."""
-        if self.ident is not None and self.is_alive():
+        if self.ident is not None and not self.has_ended.is_set():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
 
 
-def _wait(workers: Sequence[threading.Thread], seconds: float | None) -> None:
+def _wait(workers: Sequence[_Worker[Any]], seconds: float | None) -> None:
     """Until all have ended; in short steps, so that Ctrl-C is heard."""
     deadline = None if seconds is None else time.monotonic() + seconds
     for worker in workers:
-        while worker.is_alive() and (deadline is None or time.monotonic() < deadline):
-            worker.join(_TICK_SECONDS)
+        while not worker.has_ended.wait(_TICK_SECONDS) and (deadline is None or time.monotonic() < deadline):
+            pass
 
 
 @contextlib.contextmanager
