@@ -220,10 +220,9 @@ class Connection:
             self.bytes_sent += feeder.sent
         if answer.pop("event") == "done":
             return answer
+        message, hint = f"{self.target.name}: {answer.get('message', 'failed')}", str(answer.get("hint", ""))
         raise RemoteError(
-            f"{self.target.name}: {answer.get('message', 'failed')}",
-            str(answer.get("hint", "")),
-            str(answer.get("kind", "unknown")),
+            f"{message}." if hint and message[-1].isalnum() else message, hint, answer.get("kind", "unknown")
         )
 
     def _execute(self, command: str, seconds: float) -> paramiko.Channel:
@@ -237,7 +236,7 @@ class Connection:
             return within(seconds, start)
         except ChannelException as exc:
             raise LinkError(
-                f"{self.target.name}: a server that runs commands is required. Received: {exc.text or 'refused'}",
+                f"{self.target.name}: a server that runs commands is required. Received: {exc.text or 'refused'}.",
                 "Look at ForceCommand, MaxSessions and the shell of the account there.",
             ) from exc
         except LOST as exc:

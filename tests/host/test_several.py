@@ -144,11 +144,11 @@ from liteship.link.waiting import pause
 
 def act(name, say):
     try:
-        print(name, "works", flush=True)
+        print(f"{name} works\\n", end="", flush=True)
         pause(60)
     except KeyboardInterrupt:
         pause(0.5)
-        print(name, "stopped", flush=True)
+        print(f"{name} stopped\\n", end="", flush=True)
         raise
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

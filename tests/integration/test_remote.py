@@ -213,7 +213,7 @@ def test_missing_python_is_named_with_the_way_to_get_it(target):
     bare = target.model_copy(update={"python": "no-such-python"})
     with Connection.open(bare) as connection, pytest.raises(LinkError) as caught:
         connection.store("probe", (bytes(MIB) for _ in range(8)))
-    assert caught.value.message == f"no-such-python is required on {target.name}. Received: command not found"
+    assert caught.value.message == f"no-such-python is required on {target.name}. Received: command not found."
     assert "sudo apt install python3" in caught.value.hint
     assert caught.value.exit_code == 5
 

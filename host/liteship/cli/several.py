@@ -109,14 +109,13 @@ def run_each(names: Sequence[str], action: Action[Result]) -> list[Outcome[Resul
     """
     with _terminal_as_it_was(), Reporters(Console(stderr=True), tuple(names)) as says:
         workers = [_Worker(name, action, says[name]) for name in names]
-        for worker in workers:
-            worker.start()
         try:
+            for worker in workers:
+                worker.start()
             _wait(workers, None)
         except KeyboardInterrupt:
-            for worker in workers:
-                worker.interrupt()
-            _wait(workers, _STOP_SECONDS)
+            running = [worker for worker in workers if worker.interrupt()]
+            _wait(running, _STOP_SECONDS)
             raise
     return [worker.outcome for worker in workers]
 
@@ -169,10 +168,12 @@ class _Worker(threading.Thread, Generic[Result]):
         finally:
             self.has_ended.set()
 
-    def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in this thread, as Ctrl-C does in the main one."""
-        if self.ident is not None and not self.has_ended.is_set():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
+    def interrupt(self) -> bool:
+        """Raise KeyboardInterrupt in this thread, as Ctrl-C does in the main one; False where it does not run."""
+        if self.ident is None or self.has_ended.is_set():
+            return False
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
+        return True
 
 
 def _wait(workers: Sequence[_Worker[Any]], seconds: float | None) -> None:

@@ -169,11 +169,12 @@ class Conversation:
         if status in (126, 127):
             reason = "command not found" if status == 127 else "permission denied"
             raise LinkError(
-                f"{python} is required on {name}. Received: {reason}",
+                f"{python} is required on {name}. Received: {reason}.",
                 f"Install it there (sudo apt install python3), or set `python` of [targets.{name}].",
             )
         last = self._stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        raise LinkError(f"{name}: an answer is required. Received: exit status {status} {last}".rstrip())
+        received = f"exit status {status} {last}".strip().rstrip(".")
+        raise LinkError(f"{name}: an answer is required. Received: {received}.")
 
     def _cut(self) -> LinkError:
         """Why there is no exit status: the link was lost, or the command was killed on a link that is still good."""

@@ -77,7 +77,7 @@ def _no_server(endpoint: Endpoint, error: BaseException, complaint: str) -> Link
     """The error of a key exchange that failed."""
     told = "closed without a greeting" if _NO_GREETING in str(error) else str(error)
     reason = complaint or told or "connection closed"
-    message = f"An SSH server at {endpoint.host}:{endpoint.port} is required. Received: {reason}"
+    message = f"An SSH server at {endpoint.host}:{endpoint.port} is required. Received: {reason}."
     hint = "Check host and port, and that the board has finished booting."
     is_other = isinstance(error, IncompatiblePeer) or any(words in str(error) for words in _NO_SERVER)
     if is_other or any(words in complaint for words in _REFUSALS):
@@ -104,7 +104,7 @@ def dial(host: str, port: int, seconds: float) -> socket.socket:
         link = within(seconds, lambda: socket.create_connection((host, port), timeout=seconds))
     except OSError as exc:
         reason = "no answer in time" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
-        message = f"An SSH server at {host}:{port} is required. Received: {reason}"
+        message = f"An SSH server at {host}:{port} is required. Received: {reason}."
         hint = "Check that the board is on, is on this network, and has SSH enabled."
         if isinstance(exc, socket.gaierror):
             raise LinkError(message, hint) from exc
@@ -132,7 +132,7 @@ def _tunnel(command: list[str]) -> tuple[socket.socket, Callable[[], str]]:
     except OSError as exc:
         ours.close()
         raise LinkError(
-            f"The program {command[0]} is required to reach the target. Received: {exc.strerror}",
+            f"The program {command[0]} is required to reach the target. Received: {exc.strerror}.",
             f"It was to run: {shlex.join(command)}",
         ) from exc
     last_line: deque[str] = deque(maxlen=1)

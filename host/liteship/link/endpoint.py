@@ -140,7 +140,7 @@ def _port(target: Target, configured: str | None, path: Path) -> int:
     if target.port is not None or configured is None:
         return target.port or _PORT
     if not (configured.isdecimal() and 1 <= int(configured) <= 65535):
-        raise TargetError(f"{path}: Port from 1 to 65535 is required for {target.host}. Received: {configured}")
+        raise TargetError(f"{path}: Port from 1 to 65535 is required for {target.host}. Received: {configured}.")
     return int(configured)
 
 

@@ -24,7 +24,7 @@ def known_host_keys(endpoint: Endpoint) -> dict[str, bytes] | None:
         try:
             keys.load(str(path))
         except (OSError, ValueError) as exc:
-            raise HostKeyError(f"{path} is required to be readable. Received: {exc}") from exc
+            raise HostKeyError(f"{path} is required to be readable. Received: {exc}.") from exc
     found = keys.lookup(endpoint.known_as)
     return {kind: key.asbytes() for kind, key in found.items()} if found else None
 
@@ -51,10 +51,10 @@ def check_host_key(
     where = f"{endpoint.name} ({endpoint.host}:{endpoint.port})"
     if pinned is None and known is None:
         raise HostKeyError(
-            f"A trusted host key of {where} is required. Received: unknown key {received}",
+            f"A trusted host key of {where} is required. Received: unknown key {received}.",
             f"Compare it on the board, then: liteship targets trust {endpoint.name}",
         )
     raise HostKeyError(
-        f"The trusted host key {pinned or 'of ~/.ssh/known_hosts'} of {where} is required. Received: {received}",
+        f"The trusted host key {pinned or 'of ~/.ssh/known_hosts'} of {where} is required. Received: {received}.",
         f"Someone may be in between, or the board was set up anew; if so: liteship targets trust {endpoint.name}",
     )

@@ -47,13 +47,13 @@ def log_in(endpoint: Endpoint, transport: Transport, ask_password: Callable[[str
         if not transport.goodbye:
             reason = str(exc) or "connection closed"
             raise LostLinkError(
-                f"A login as {who} is required. Received: {reason} (tried {', '.join(tried) or 'nothing'})",
+                f"A login as {who} is required. Received: {reason} (tried {', '.join(tried) or 'nothing'}).",
                 "Check that the board has finished booting; then run the same command again.",
                 f"{reason} during login",
             ) from exc
         tried.append(f"then: {transport.goodbye}")
     raise LinkError(
-        f"A login as {who} is required. Received: refused (tried {', '.join(tried) or 'nothing: there is no key'})",
+        f"A login as {who} is required. Received: refused (tried {', '.join(tried) or 'nothing: there is no key'}).",
         f"Put your key there: ssh-copy-id -p {endpoint.port} {who}",
     )
 
