@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from emulated_board import IMAGE, over_ssh, reporter
 
 from liteship import service
-from liteship.cli.emulated import IMAGE_FOLDER
 from liteship.emulated.image import ensure_image
 from liteship.emulated.machine import Machine, Options, start
 from liteship.payload import agent_archive
-from liteship.progress import Reporter
 from liteship.remote import Connection, RemoteError
 from liteship.service import ServiceState
+
+pytestmark = [pytest.mark.arm, pytest.mark.timeout(1800)]
 
 ODD_FOLDER = "/home/pi/li té 100%h $HOME \"a\" 'b' c\\d"
 RELEASE = "0123456789ab"
@@ -38,21 +38,19 @@ time.sleep(1e6)
 """
 
 
-class Board:
-    """A machine that can be switched off and on.
+class SwitchedBoard:
+    """A machine that can be switched off and on, and keeps its disk.
 
     Args:
         folder: Of the machine.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._say = Reporter(Console(stderr=True))
-        self._folder = folder
+        self._folder, self._image = folder, ensure_image(IMAGE, reporter())
         self.machine = self._start()
 
     def _start(self) -> Machine:
-        image = ensure_image(IMAGE_FOLDER, self._say)
-        return start(image, self._folder, Options(memory_mib=512), self._say, name="board")
+        return start(self._image, self._folder, Options(memory_mib=512), reporter(), name="board")
 
     def cut_power(self) -> None:
         """Switch it off and on again."""
@@ -64,16 +62,16 @@ class Board:
         return Connection.open(self.machine.target.model_copy(update={"folder": folder}), connect_seconds=60.0)
 
     def as_root(self, command: str) -> str:
-        """Output of a command that the board's owner gives."""
-        with Connection.open(self.machine.root_target, connect_seconds=60.0) as connection:
-            return shell(connection, command)
+        """What a command of the board's owner prints, whatever its exit status."""
+        return over_ssh(self.machine, "root", f"{command} 2>&1; true")
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    board = Board(tmp_path_factory.mktemp("machine") / "board")
-    yield board
-    board.machine.kill()
+def switched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwitchedBoard]:
+    """A board of these tests' own."""
+    switched = SwitchedBoard(tmp_path_factory.mktemp("machine") / "board")
+    yield switched
+    switched.machine.kill()
 
 
 def shell(connection: Connection, command: str) -> str:
@@ -108,23 +106,23 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(1.0)
 
 
-def agent_state(board: Board, folder: str) -> ServiceState:
-    with board.as_user(folder) as connection:
+def agent_state(switched: SwitchedBoard, folder: str) -> ServiceState:
+    with switched.as_user(folder) as connection:
         return service.status(connection, "agent").services[0]
 
 
-def arguments_of(board: Board, pid: int) -> list[str]:
+def arguments_of(switched: SwitchedBoard, pid: int) -> list[str]:
     """The words of a process's command line, read as root: whoever looks is no login of pi."""
-    return board.as_root(f"cat /proc/{pid}/cmdline").split("\0")[:-1]
+    return switched.as_root(f"cat /proc/{pid}/cmdline").split("\0")[:-1]
 
 
-def main_pid(board: Board) -> int:
+def main_pid(switched: SwitchedBoard) -> int:
     """Process of the service, read as root."""
-    return int(board.as_root("pgrep -u pi -f liteship_agent.zip || echo 0").split()[0])
+    return int(switched.as_root("pgrep -u pi -f liteship_agent.zip || echo 0").split()[0])
 
 
-def test_service_outlives_its_logins_a_kill_and_a_power_cut_and_is_removed_whole(board: Board) -> None:
-    with board.as_user(ODD_FOLDER) as connection:
+def test_service_outlives_its_logins_a_kill_and_a_power_cut_and_is_removed_whole(switched: SwitchedBoard) -> None:
+    with switched.as_user(ODD_FOLDER) as connection:
         deploy(connection, ODD_FOLDER, stub_agent())
         before = shell(connection, "ls -A ~/.config/systemd/user 2>/dev/null")
         installed = service.install(connection, "agent")
@@ -135,20 +133,20 @@ def test_service_outlives_its_logins_a_kill_and_a_power_cut_and_is_removed_whole
     archive = f"{ODD_FOLDER}/current/liteship_agent.zip"
     wanted = ["/usr/bin/python3", "-I", "-S", "-B", archive, "resume", "--folder", ODD_FOLDER]
     assert state.pid is not None
-    wait_until(lambda: "pi" not in board.as_root("loginctl list-sessions"), "the login of pi has not ended")
-    assert arguments_of(board, state.pid) == wanted
+    wait_until(lambda: "pi" not in switched.as_root("loginctl list-sessions"), "the login of pi has not ended")
+    assert arguments_of(switched, state.pid) == wanted
 
-    board.as_root(f"kill -9 {state.pid}")
-    wait_until(lambda: main_pid(board) not in (0, state.pid), "it was not started again")
-    assert agent_state(board, ODD_FOLDER).restarts == 1
+    switched.as_root(f"kill -9 {state.pid}")
+    wait_until(lambda: main_pid(switched) not in (0, state.pid), "it was not started again")
+    assert agent_state(switched, ODD_FOLDER).restarts == 1
 
-    board.as_root("sync")
-    board.cut_power()
-    wait_until(lambda: main_pid(board) != 0, "it did not come back after the boot")
-    assert arguments_of(board, main_pid(board)) == wanted
-    assert "pi" not in board.as_root("loginctl list-sessions")
+    switched.as_root("sync")
+    switched.cut_power()
+    wait_until(lambda: main_pid(switched) != 0, "it did not come back after the boot")
+    assert arguments_of(switched, main_pid(switched)) == wanted
+    assert "pi" not in switched.as_root("loginctl list-sessions")
 
-    with board.as_user(ODD_FOLDER) as connection:
+    with switched.as_user(ODD_FOLDER) as connection:
         wait_until(
             lambda: any(f"goes on in {ODD_FOLDER}" in line for line in service.logs(connection, "agent", 20).lines),
             "its line is not in the journal",
@@ -157,22 +155,22 @@ def test_service_outlives_its_logins_a_kill_and_a_power_cut_and_is_removed_whole
         after = shell(connection, "ls -A ~/.config/systemd/user 2>/dev/null")
     assert (removed.removed, removed.lingers) == (("agent",), False)
     assert after == before
-    assert main_pid(board) == 0
+    assert main_pid(switched) == 0
 
 
-def test_agent_that_fails_is_no_installed_service(board: Board) -> None:
-    with board.as_user() as connection:
+def test_agent_that_fails_is_no_installed_service(switched: SwitchedBoard) -> None:
+    with switched.as_user() as connection:
         deploy(connection, "/home/pi/liteship", stub_agent())
         shell(connection, "touch ~/liteship/fails")
         with pytest.raises(RemoteError) as caught:
             service.install(connection, "agent")
-        assert caught.value.message == f"board: {UNIT} that stays up is required. Received: exit-code, exit status 5"
+        assert f"{UNIT} that stays up is required. Received: exit-code, exit status 5" in caught.value.message
         assert service.status(connection, "agent").services[0].has_failed
         service.remove(connection)
 
 
-def test_real_agent_with_nothing_to_do_is_installed_and_has_no_camera(board: Board) -> None:
-    with board.as_user() as connection:
+def test_real_agent_with_nothing_to_do_is_installed_and_has_no_camera(switched: SwitchedBoard) -> None:
+    with switched.as_user() as connection:
         deploy(connection, "/home/pi/liteship", agent_archive())
         shell(connection, "rm -f ~/liteship/fails")
         state = service.install(connection, "agent").services[0]
@@ -185,24 +183,24 @@ def test_real_agent_with_nothing_to_do_is_installed_and_has_no_camera(board: Boa
     assert (ended.result, ended.ending) == ("success", "success, exit status 0")
 
 
-def test_polkit_that_refuses_is_one_line_with_the_command(board: Board) -> None:
-    with board.as_user() as connection:
+def test_polkit_that_refuses_is_one_line_with_the_command(switched: SwitchedBoard) -> None:
+    with switched.as_user() as connection:
         deploy(connection, "/home/pi/liteship", stub_agent())
-        board.as_root("systemctl mask --now --runtime polkit.service")
+        switched.as_root("systemctl mask --now --runtime polkit.service")
         try:
             with pytest.raises(RemoteError) as caught:
                 service.install(connection, "agent")
         finally:
-            board.as_root("systemctl unmask --runtime polkit.service")
+            switched.as_root("systemctl unmask --runtime polkit.service")
         assert "Lingering of user pi is required" in caught.value.message
         assert "sudo loginctl enable-linger pi" in caught.value.hint
         assert not service.status(connection, "agent").services[0].installed
 
 
-def test_facts_are_those_of_logind(board: Board) -> None:
-    with board.as_user() as connection:
+def test_facts_are_those_of_logind(switched: SwitchedBoard) -> None:
+    with switched.as_user() as connection:
         usual = service.facts(connection)
-        board.as_root(
+        switched.as_root(
             "mkdir -p /etc/systemd/logind.conf.d; printf '[Login]\\nKillUserProcesses=yes\\nRemoveIPC=no\\n' > "
             "/etc/systemd/logind.conf.d/x.conf; systemctl restart systemd-logind"
         )
