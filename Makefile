@@ -18,7 +18,7 @@ WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,W
 PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench repeat report doctor emulated emulated-stop test test-arm lint \
+.PHONY: help setup demo run deploy bench repeat report doctor emulated emulated-stop test test-arm test-faults lint \
 	check lock clean
 
 help: ## this text
@@ -66,6 +66,9 @@ test: $(VENV)/dev-is-installed ## all tests that need no board
 
 test-arm: $(VENV)/dev-is-installed ## the whole way to an emulated ARM64 board, in less than a quarter of an hour
 	$(BIN)/pytest -q --durations 5 tests/arm
+
+test-faults: $(VENV)/dev-is-installed ## 200 cuts and 20 power cuts of deploys, an hour; keeps what it found
+	$(BIN)/pytest -q tests/faults
 
 lint: $(VENV)/dev-is-installed ## style, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from ai_edge_litert import schema_py_generated as schema
 
-from liteship.flatbuffer import inspect, known_runtimes, missing_operators
+from liteship.flatbuffer import inspect
+from liteship.operators import known_runtimes, missing_operators
 
 _ROUNDS = 15
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from liteship.errors import ConversionError
-from liteship.flatbuffer import inspect, missing_operators
+from liteship.flatbuffer import inspect
+from liteship.operators import missing_operators
 from liteship.recipe import ConvertSettings
 
 

@@ -7,17 +7,13 @@ anywhere.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 from liteship import sparse_kernels
-from liteship.errors import UsageError
-from liteship.tflite_graph import CUSTOM_PREFIX, KERNEL_INPUTS, Graph, Model, Node, Value, damaged, read_model
+from liteship.tflite_graph import KERNEL_INPUTS, Graph, Model, Node, Value, damaged, read_model
 from liteship_agent.manifest import LayerSparsity, Operator, SparseVerdict
 
 _MINIMUM_RUNTIME = "min_runtime_version"
@@ -207,63 +203,3 @@ def _tensors(graph: Graph, indices: tuple[int, ...]) -> tuple[Tensor, ...]:
 def sparse_verdict(inspection: Inspection) -> SparseVerdict:
     """Whether XNNPACK's sparse kernels take the file, or the first layer and rule that says no."""
     return inspection.sparse_verdict
-
-
-@cache
-def _operator_versions() -> dict[str, dict[str, int]]:
-    """Largest version of every operator by runtime, measured by benchmarks/operator_versions.py."""
-    table: dict[str, dict[str, int]] = json.loads(
-        resources.files("liteship").joinpath("operator_versions.json").read_text()
-    )
-    return table
-
-
-def known_runtimes() -> tuple[str, ...]:
-    """All runtimes whose operators are known, as name==version, the newest of a name first."""
-    return tuple(sorted(_operator_versions(), key=lambda name: (name.split("==")[0], [-n for n in _version(name)])))
-
-
-def known_runtime(name: str) -> str:
-    """The runtime that a name means.
-
-    Args:
-        name: A name ("tflite-runtime": its newest version), or name==version, where the version may be cut short
-            ("tflite-runtime==2.14").
-
-    Returns:
-        For example "tflite-runtime==2.14.0".
-
-    Raises:
-        UsageError: no such runtime is known.
-    """
-    package, _, version = name.partition("==")
-    for known in known_runtimes():
-        known_package, _, known_version = known.partition("==")
-        if known_package == package and (name == package or f"{known_version}.".startswith(f"{version}.")):
-            return known
-    raise UsageError(f"A runtime of {', '.join(known_runtimes())} is required. Received: {name}.")
-
-
-def _version(runtime: str) -> list[int]:
-    return [int(part) for part in runtime.partition("==")[2].split(".")]
-
-
-def missing_operators(operators: tuple[Operator, ...], runtime: str) -> list[str]:
-    """What a runtime lacks to load a file.
-
-    Args:
-        operators: Of the file.
-        runtime: For example "tflite-runtime==2.14.0".
-
-    Returns:
-        One text per operator, empty when the file loads: "FULLY_CONNECTED version 12 (the runtime has 10)". Custom
-        operators are never there: a runtime gets them from the program that it is built into.
-    """
-    table = _operator_versions()[runtime]
-    return [
-        f"{operator.name} (no runtime has custom operators)"
-        if operator.name.startswith(CUSTOM_PREFIX)
-        else f"{operator.name} version {operator.version} (the runtime has {table.get(operator.name, 'none')})"
-        for operator in operators
-        if operator.version > table.get(operator.name, 0)
-    ]

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from liteship.errors import ConversionError, DataError
-from liteship.flatbuffer import missing_operators
+from liteship.operators import missing_operators
 from liteship.provision import PackedRuntime
 from liteship_agent.manifest import Manifest, ManifestEntry
 from liteship_agent.records import dumps

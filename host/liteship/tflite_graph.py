@@ -17,8 +17,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from liteship.errors import ConversionError
+from liteship.operators import CUSTOM_PREFIX
 
-CUSTOM_PREFIX = "CUSTOM "
 _IDENTIFIER = b"TFL3"
 _NO_DATA = 1  # offset and size of a buffer that stands outside the flatbuffer are above this
 # Some 20,000 operators with their tensors, which take two seconds to read; MobileNetV2 needs 3,000 entries.

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from liteship import convert as conversion
-from liteship import flatbuffer
+from liteship import operators
 from liteship.convert import convert, export
 from liteship.errors import ConversionError
-from liteship.flatbuffer import inspect, missing_operators
+from liteship.flatbuffer import inspect
+from liteship.operators import missing_operators
 from liteship.recipe import ConvertSettings
 from liteship.tflite_graph import read_model
 from liteship_agent.runtime import Model
@@ -157,7 +158,7 @@ def test_what_cannot_be_made_for_a_runtime_is_refused_by_operator(
     quantization: str, lacking: str, wide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has = {"CONV_2D": 2, "FULLY_CONNECTED": 12, "MEAN": 1, **({"SOFTMAX": 1} if quantization == "dynamic" else {})}
-    monkeypatch.setattr(flatbuffer, "_operator_versions", lambda: {"old==1.0": has})
+    monkeypatch.setattr(operators, "_operator_versions", lambda: {"old==1.0": has})
     expected = rf"^{quantization}: operators that old==1\.0 has are required\. Received: {lacking}\.$"
     with pytest.raises(ConversionError, match=expected) as info:
         convert(wide, quantization, (), ConvertSettings(runtime="old==1.0"))

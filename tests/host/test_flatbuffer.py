@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liteship.errors import ConversionError, UsageError
-from liteship.flatbuffer import Inspection, inspect, known_runtime, known_runtimes, missing_operators, sparse_verdict
+from liteship.flatbuffer import Inspection, inspect, sparse_verdict
+from liteship.operators import known_runtime, known_runtimes, missing_operators
 from liteship.provision import RUNTIMES
 from liteship.recipe import ConvertSettings
 from liteship_agent.manifest import Operator

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from liteship.errors import ConversionError, UsageError
-from liteship.flatbuffer import Inspection, Tensor, inspect, known_runtime, known_runtimes, missing_operators
+from liteship.flatbuffer import Inspection, Tensor, inspect
+from liteship.operators import known_runtime, known_runtimes, missing_operators
 
 _BAR_CELLS = 10
 _SHORTENED = 44

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -83,16 +84,24 @@ def _print_releases(found: dict[str, Any]) -> None:
     if not found["releases"]:
         typer.echo(f"{found['target']}: no release yet; liteship deploy --target {found['target']}")
         return
-    table = Table("release", "", "study", "activated", "artefacts", "MiB", "runtimes", title=found["target"])
+    table = Table(title=found["target"], box=SIMPLE_HEAD)
+    for name in ("release", "", "study", "activated", "files", "MiB"):
+        table.add_column(name, no_wrap=name != "study", justify="right" if name in ("files", "MiB") else "left")
+    table.add_column("runtimes", overflow="fold")
     for one in found["releases"]:
         if "damaged" in one:
-            table.add_row(one["release"], "DAMAGED", *[""] * 3, "", escape(one["damaged"]))
+            table.add_row(one["release"], "DAMAGED", "", "", "", "", escape(one["damaged"]))
             continue
         state = "active" if one["is_current"] else "before" if one["is_previous"] else ""
-        runtimes = ", ".join(name.rsplit("-", 1)[0] for name in one["runtimes"])
-        size = f"{one['bytes'] / _MIB:.2f}"
+        runtimes = ", ".join("-".join(name.split("-")[:-3]) for name in one["runtimes"])
         table.add_row(
-            one["release"], state, escape(one["study"]), one["activated"] or "", str(one["artefacts"]), size, runtimes
+            one["release"],
+            state,
+            escape(one["study"]),
+            (one["activated"] or "")[:16].replace("T", " "),
+            str(one["artefacts"]),
+            f"{one['bytes'] / _MIB:.2f}",
+            runtimes,
         )
     Console().print(table)
 

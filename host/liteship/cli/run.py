@@ -34,6 +34,7 @@ from liteship.cli.measure import (
     read_wishes,
 )
 from liteship.cli.several import Action, on_targets
+from liteship.operators import known_runtime
 from liteship.progress import Reporter
 from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
@@ -149,6 +150,4 @@ def bench_command(
 
 
 def _known_runtime(name: str | None) -> str | None:
-    from liteship.flatbuffer import known_runtime
-
     return None if name is None else known_runtime(name)
