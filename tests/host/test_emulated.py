@@ -194,6 +194,15 @@ def test_ended_process_is_no_machine(tmp_path, process):
     assert read_emulated(tmp_path) is None
 
 
+def test_kill_spares_a_process_that_has_the_number_by_now(tmp_path, process):
+    write_state(tmp_path, process.pid)
+    found = machine.find_machine(tmp_path)
+    assert found is not None
+    write_state(tmp_path, process.pid, port=2223)
+    found.kill()
+    assert process.poll() is None
+
+
 def test_state_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / EMULATED_STATE).write_text("{}")
     with pytest.raises(TargetError, match="the state of an emulated board is required"):

@@ -32,13 +32,13 @@ MODELS = Path("models")
 _WORK_FOLDER = Path(".liteship")
 DEMO_RECIPE = Path("benchmarks/demo.toml")
 
-TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, or loopback.")]
+TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, loopback or emulated.")]
 TargetsOption = Annotated[
     str,
     typer.Option(
         "--target",
         metavar="NAME[,NAME]",
-        help="Names or groups of targets.toml, or loopback; several run in parallel.",
+        help="Names or groups of targets.toml, loopback or emulated; several run in parallel.",
     ),
 ]
 StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]

@@ -97,8 +97,9 @@ class Machine:
 
     def kill(self) -> None:
         """Cut its power: what its kernel has not written to the disk is lost."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.is_running:  # else its number may be another process's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._wait_for_end(_END_SECONDS)
         (self.folder / EMULATED_STATE).unlink(missing_ok=True)
 
