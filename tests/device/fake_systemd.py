@@ -45,8 +45,10 @@ def systemctl(state: dict, words: list[str]) -> None:
         state["links"][path.name] = str(path)
     elif verb == "disable":
         state["links"].pop(rest[-1], None)
-        if "--now" in rest:
-            state["units"].pop(rest[-1], None)
+    elif verb == "stop":
+        if rest[-1] not in state["links"]:
+            fail(f"Failed to stop {rest[-1]}: Unit {rest[-1]} not loaded.", 5)
+        state["units"].pop(rest[-1], None)
     elif verb == "reset-failed":
         state["units"].get(rest[-1], {}).pop("failed", None)
         fail(f"Failed to reset failed state of unit {rest[-1]}: Unit {rest[-1]} not loaded.")

@@ -441,6 +441,19 @@ def test_remove_leaves_the_board_as_it_was(board: Systemd) -> None:
     assert main.remove(board.folder)["removed"] == []
 
 
+def test_service_that_has_ended_is_stopped_while_systemd_still_knows_it(board: Systemd) -> None:
+    board.set(behavior="ends")
+    install(board)
+    board.calls()
+
+    assert main.remove(board.folder)["removed"] == ["agent"]
+
+    assert board.calls("stop", "disable ") == [
+        f"systemctl --user stop {AGENT.name}",
+        f"systemctl --user disable {AGENT.name}",
+    ]
+
+
 def test_remove_leaves_lingering_that_was_there_before(board: Systemd) -> None:
     board.set(lingers=True)
     install(board)

@@ -192,7 +192,8 @@ def _remove_unit(folder: Path, unit: Unit) -> bool:
     path, state = folder / "units" / unit.name, show(unit)
     own = _is_own(folder, unit, state)
     if own:
-        systemctl("disable", "--now", unit.name)
+        systemctl("stop", unit.name)  # first: a unit that has ended is not known any more once its link is gone
+        systemctl("disable", unit.name)
     existed = path.exists()
     path.unlink(missing_ok=True)
     if own:
