@@ -1,8 +1,9 @@
 """What a deploy costs, beside scp of OpenSSH on the same link in the same run.
 
-A real sshd on this computer is the target. Both sides send the same bytes in turn; a time is that of the whole:
-connect, log in, send, and for liteship also hash, flush to the disk, link the release together and run its (empty)
-smoke inference. scp does none of these.
+A real sshd on this computer is the target. Both sides send the same new bytes in turn. "Received" is the time from
+nothing to the last byte, hashed, on the other side: connect, log in, ask what is there, send. "Active" is that of the
+whole deploy, which also flushes to the disk, links the release together, runs its (empty) smoke inference, switches and
+collects; scp does none of these.
 
     python benchmarks/deploy_speed.py > benchmarks/results/deploy_speed.md
 """
@@ -14,7 +15,6 @@ import contextlib
 import datetime
 import json
 import os
-import resource
 import shlex
 import shutil
 import subprocess
@@ -23,6 +23,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +36,7 @@ import cuts
 from fault_proxy import FaultProxy
 from ssh_server import run_sshd
 
+from liteship import deploy as deploy_module
 from liteship import remote
 from liteship.deploy import Deployment
 from liteship.payload import Blob
@@ -83,6 +85,21 @@ class OnSlowDisk(Program):
         return zlib.compress(json.dumps(changed).encode())
 
 
+@dataclass(frozen=True)
+class Deploy:
+    """One deploy.
+
+    Args:
+        received_seconds: Until the last whole MiB was received; the report of it comes after it was hashed.
+        active_seconds: Until the release was active.
+        done: What it did.
+    """
+
+    received_seconds: float
+    active_seconds: float
+    done: Deployment
+
+
 class Sender:
     """Sends blobs both ways.
 
@@ -107,19 +124,25 @@ class Sender:
         words += [word for option in options for word in ("-o", option)]
         return timed(lambda: subprocess.run([*words, str(source), f"{self.target.user}@127.0.0.1:{sink}"], check=True))
 
-    def liteship(self, *blobs: Blob, target: Target | None = None) -> tuple[float, Deployment]:
-        """Seconds of a deploy of these blobs onto an empty folder, and what it did."""
-        shutil.rmtree(self.target.folder, ignore_errors=True)
-        return self.again(*blobs, target=target)
-
-    def again(self, *blobs: Blob, target: Target | None = None) -> tuple[float, Deployment]:
-        """The same onto what is there."""
-        done: list[Deployment] = []
+    def liteship(self, *blobs: Blob, target: Target | None = None) -> Deploy:
+        """A deploy of these blobs; the runtime is there after the first."""
         self.content.blobs = {f"artefacts/{number}.tflite": blob for number, blob in enumerate(blobs)}
         self.content.blobs["liteship_agent.zip"] = Blob.of_content(cuts.agent_zip(_NO_SMOKE))
-        with cuts.deploying(self.content, Patch()):
-            seconds = timed(lambda: done.append(cuts.put(target or self.target, self.manifest, self.work / "cache")))
-        return seconds, done[0]
+        received = begun = time.perf_counter()
+
+        def note(name: str, say: Reporter) -> Callable[[Any], None]:
+            def heard(event: Any) -> None:
+                nonlocal received
+                if event["stage"] == "receive":
+                    received = time.perf_counter()
+
+            return heard
+
+        own = Patch()
+        with cuts.deploying(self.content, Patch()), own.context():
+            own.setattr(deploy_module, "stage_shown", note)
+            done = cuts.put(target or self.target, self.manifest, self.work / "cache")
+        return Deploy(received - begun, time.perf_counter() - begun, done)
 
 
 _NO_SMOKE = 'print(\'\\x1eliteship {"event": "done"}\')'
@@ -157,20 +180,29 @@ def random_file(path: Path, size: int) -> Blob:
     return Blob(cuts.sha256(data), size, path)
 
 
-def compare(sender: Sender, rounds: int, source: Path, blob: Blob, bar: float, what: str) -> Iterator[str]:
-    """Both sides in turn."""
-    ours, theirs = [], []
+def compare(sender: Sender, rounds: int, make: Callable[[], tuple[Path, Blob]], bar: float, what: str) -> Iterator[str]:
+    """Both sides in turn, each round with new bytes."""
+    ours: list[Deploy] = []
+    theirs: list[float] = []
     for number in range(rounds):
-        pair = [lambda: theirs.append(sender.scp(source)), lambda: ours.append(sender.liteship(blob)[0])]
+        source, blob = make()
+        pair = [lambda: theirs.append(sender.scp(source)), lambda: ours.append(sender.liteship(blob))]  # noqa: B023
         for act in pair if number % 2 == 0 else reversed(pair):
             act()
-        say(f"{what}: round {number + 1} of {rounds}: scp {theirs[-1]:.2f} s, liteship {ours[-1]:.2f} s")
-    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+        last = ours[-1]
+        say(
+            f"{what}: round {number + 1} of {rounds}: scp {theirs[-1]:.2f} s, "
+            f"liteship received {last.received_seconds:.2f} s, active {last.active_seconds:.2f} s"
+        )
     size = blob.size / MB
-    yield (
-        f"| {what} | {size / median(theirs):.0f} | {size / median(ours):.0f} | {median(ratios):.2f} "
-        f"| {min(ratios):.2f}–{max(ratios):.2f} | {bar} | {'yes' if median(ratios) >= bar else 'no'} |"
-    )
+    for state in ("received", "active"):
+        seconds = [getattr(one, f"{state}_seconds") for one in ours]
+        ratios = [their / our for our, their in zip(seconds, theirs, strict=True)]
+        verdict = ("yes" if median(ratios) >= bar else "no") if state == "received" else "no bar"
+        yield (
+            f"| {what}, {state} | {size / median(theirs):.0f} | {size / median(seconds):.0f} | {median(ratios):.2f} "
+            f"| {min(ratios):.2f}–{max(ratios):.2f} | {bar} | {verdict} |"
+        )
 
 
 def speeds(sender: Sender, rounds: int) -> Iterator[str]:
@@ -178,37 +210,44 @@ def speeds(sender: Sender, rounds: int) -> Iterator[str]:
     yield "## Rate beside scp\n"
     yield f"{rounds} rounds, in turn; MB/s are medians; the ratio is that of the pairs.\n"
     yield "| what | scp MB/s | liteship MB/s | ratio | range | bar | met |\n| :-- | --: | --: | --: | :-- | --: | :-- |"
-    path = sender.work / "large" / "model.tflite"
-    yield from compare(sender, rounds, path, random_file(path, FILE_BYTES), 0.95, "one file of 60 MB")
-    images = sender.work / "images"
-    images.mkdir()
-    data = os.urandom(IMAGE_BYTES * IMAGE_COUNT)
-    for number in range(IMAGE_COUNT):
-        (images / f"{number:04}.jpg").write_bytes(data[number * IMAGE_BYTES :][:IMAGE_BYTES])
-    tar = sender.work / "validation.tar"
-    tar.write_bytes(data)
-    blob = Blob(cuts.sha256(data), len(data), tar)
-    yield from compare(sender, rounds, images, blob, 2.5, f"{IMAGE_COUNT} images of 25 kB (scp -r; one blob)")
+    sender.liteship(Blob.of_content(b"first"))  # brings the runtime
+
+    def large() -> tuple[Path, Blob]:
+        path = sender.work / "large" / "model.tflite"
+        return path, random_file(path, FILE_BYTES)
+
+    def images() -> tuple[Path, Blob]:
+        folder = sender.work / "images"
+        folder.mkdir(exist_ok=True)
+        blob = random_file(sender.work / "validation.tar", IMAGE_BYTES * IMAGE_COUNT)
+        with open(sender.work / "validation.tar", "rb") as tar:
+            for number in range(IMAGE_COUNT):
+                (folder / f"{number:04}.jpg").write_bytes(tar.read(IMAGE_BYTES))
+        return folder, blob
+
+    yield from compare(sender, rounds, large, 0.95, "one file of 60 MB")
+    yield from compare(sender, rounds, images, 2.5, f"{IMAGE_COUNT} images of 25 kB (scp -r; one blob)")
 
 
 def conditions(sender: Sender) -> Iterator[str]:
     """A slow link and a slow disk: reported, without a bar."""
-    yield "\n## Other conditions, 60 MB\n\n| condition | s | MB/s |\n| :-- | --: | --: |"
-    path = sender.work / "large" / "model.tflite"
-    blob = random_file(path, FILE_BYTES)
-    seconds = [sender.liteship(blob)[0] for _ in range(3)]
-    yield f"| as above | {median(seconds):.2f} | {FILE_BYTES / MB / median(seconds):.0f} |"
+    yield "\n## Other conditions, 60 MB, until active\n\n| condition | s | MB/s |\n| :-- | --: | --: |"
+    yield _condition(sender, "as above")
     with FaultProxy(sender.target, delay_seconds=0.005).running() as proxy:
-        seconds = [sender.liteship(blob, target=proxy.target)[0] for _ in range(3)]
-    rate = FILE_BYTES / MB / median(seconds)
-    yield f"| proxy with 5 ms for each piece of 64 KiB | {median(seconds):.2f} | {rate:.0f} |"
+        yield _condition(sender, "proxy with 5 ms for each piece of 64 KiB", proxy.target)
     remote.STORE = OnSlowDisk(STORE.modules)
     try:
-        seconds = [sender.liteship(blob)[0] for _ in range(3)]
+        yield _condition(sender, "disk of 20 MB/s and 30 ms a flush (a model of it, see this script)")
     finally:
         remote.STORE = STORE
-    slow = "disk of 20 MB/s and 30 ms a flush (a model of it, see this script)"
-    yield f"| {slow} | {median(seconds):.2f} | {FILE_BYTES / MB / median(seconds):.0f} |"
+
+
+def _condition(sender: Sender, what: str, target: Target | None = None) -> str:
+    seconds = []
+    for _ in range(3):
+        blob = random_file(sender.work / "large" / "model.tflite", FILE_BYTES)
+        seconds.append(sender.liteship(blob, target=target).active_seconds)
+    return f"| {what} | {median(seconds):.2f} | {FILE_BYTES / MB / median(seconds):.0f} |"
 
 
 def redeploys(sender: Sender) -> Iterator[str]:
@@ -216,8 +255,8 @@ def redeploys(sender: Sender) -> Iterator[str]:
     blobs = [random_file(sender.work / "twelve" / f"{number}.tflite", 2 * MB) for number in range(12)]
     sender.liteship(*blobs)
     blobs[7] = random_file(sender.work / "twelve" / "7.tflite", 2 * MB)
-    _, changed = sender.again(*blobs)
-    _, same = sender.again(*blobs)
+    changed = sender.liteship(*blobs).done
+    same = sender.liteship(*blobs).done
     yield "\n## Deploys of what is nearly there\n"
     yield (
         f"- one changed model of twelve: {changed.bytes_sent - 2 * MB} bytes beside the model (made-up content; the "
@@ -232,18 +271,35 @@ def commands(study: str | None) -> Iterator[str]:
         return
     words = [str(Path(sys.executable).with_name("liteship")), "deploy", "--study", study]
     subprocess.run(words, check=True, capture_output=True)
-    seconds = [timed(lambda: subprocess.run(words, check=True, capture_output=True)) for _ in range(10)]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / MB
+    seconds, peaks = [], []
+    for _ in range(10):
+        begun = time.perf_counter()
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            peak = 0
+            while process.poll() is None:
+                peak = max(peak, peak_bytes(process.pid))
+                time.sleep(0.01)
+        seconds.append(time.perf_counter() - begun)
+        peaks.append(peak / MB)
     yield (
         f"- `liteship deploy` of an unchanged study as a whole command on loopback: median {median(seconds):.2f} s "
-        f"({min(seconds):.2f} to {max(seconds):.2f}) of 10; bar 1.5; peak memory {peak:.0f} MB; bar 200"
+        f"({min(seconds):.2f} to {max(seconds):.2f}) of 10; bar 1.5; peak memory {max(peaks):.0f} MB; bar 200"
     )
+
+
+def peak_bytes(process: int) -> int:
+    """VmHWM of a process; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def memory(work: Path) -> Iterator[str]:
     """Peak memory of a process that deploys a large model."""
     code = (
-        "import resource, sys; sys.argv = ['x', '--large', sys.argv[1]]; import runpy;"
+        "import sys; sys.argv = ['x', '--large', sys.argv[1]]; import runpy;"
         f"runpy.run_path({str(Path(__file__))!r}, run_name='__main__');"
     )
     for megabytes in (60, 600):
@@ -263,7 +319,7 @@ def deploy_large(megabytes: int) -> None:
         )
         sha256 = subprocess.run(["sha256sum", path], check=True, capture_output=True, text=True).stdout.split()[0]
         sender.liteship(Blob(sha256, path.stat().st_size, path))
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB:.0f}")
+    print(f"{peak_bytes(os.getpid()) / MB:.0f}")
 
 
 def say(text: str) -> None:

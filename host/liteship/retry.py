@@ -46,6 +46,7 @@ class Patience:
         first_attempts: To get a first connection: a board may be booting, or its name be wrong.
         attempts: In a row without progress, once there was a connection.
         first_pause_seconds: Before the second attempt; each further pause is twice the one before.
+        most_attempts: In all, however far each of them came.
         jitter_ratio: By how much a pause may be longer, so that several hosts do not come back at once.
         sleep: Takes seconds.
         draw: A random number from 0 to 1.
@@ -53,6 +54,7 @@ class Patience:
 
     first_attempts: int = 3
     attempts: int = 5
+    most_attempts: int = 100
     first_pause_seconds: float = 1.0
     jitter_ratio: float = 0.25
     sleep: Callable[[float], None] = pause
@@ -83,8 +85,9 @@ def keep_trying(
         LiteshipError: any other error, at once.
     """
     patience = patience or Patience()
-    failures, was_connected = 0, False
+    attempt, failures, was_connected = 0, 0, False
     while True:
+        attempt += 1
         link: AnyLink | None = None
         try:
             with connect() as link:
@@ -94,7 +97,8 @@ def keep_trying(
                 raise
             was_connected = was_connected or link is not None
             failures = 1 if link is not None and _came_forward(link) else failures + 1
-            if failures >= (patience.attempts if was_connected else patience.first_attempts):
+            most = patience.attempts if was_connected else patience.first_attempts
+            if failures >= most or attempt >= patience.most_attempts:
                 raise _exhausted(exc, failures) from exc
             reason = exc.reason if isinstance(exc, LostLinkError) else exc.message.removeprefix(f"{name}: ")
         seconds = patience.pause_seconds(failures)

@@ -127,7 +127,7 @@ def table(duration: float, lines: list[str]) -> list[str]:
     """For people."""
     return [
         "QEMU killed with -9 at a random moment of a deploy; its disk stays; the guest writes nothing back by itself,",
-        f"and its disk is mounted with noauto_da_alloc. A deploy takes {duration:.1f} s. After each boot: which release",
+        f"its disk is mounted with noauto_da_alloc. A deploy takes {duration:.1f} s. After each boot: which release",
         "is active, and how many of its files are not what their sha256 says. The same deploy completed after each.\n",
         "| cut | after, s | the host saw | active | damaged |",
         "| --: | --: | :-- | :-- | --: |",

@@ -153,3 +153,10 @@ def test_interruption_of_a_pause_ends_it_at_once() -> None:
 def test_jitter_makes_a_pause_longer_by_a_quarter_at_most(draw: float) -> None:
     patience = Patience(draw=lambda: draw)
     assert patience.pause_seconds(3) == 4 * (1 + 0.25 * draw)
+
+
+def test_link_that_dies_again_and_again_after_a_first_word_is_given_up_in_the_end() -> None:
+    board = Board([(LOST, 0, 1)] * 200)
+    with pytest.raises(LostLinkError):
+        board.run()
+    assert board.opened == 100
