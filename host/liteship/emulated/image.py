@@ -28,8 +28,13 @@ from liteship_agent.records import write_atomic
 
 DISK_MIB = 3072
 _INODES = 131_072
-_PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "debugfs": "e2fsprogs"}
-_KEYRING = "debian-archive-keyring"
+QEMU = "qemu-system-aarch64"
+_PACKAGES = {
+    "mmdebstrap": "mmdebstrap debian-archive-keyring",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    QEMU: "qemu-system-arm",
+}
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _SOURCES = ("__init__.py", "image.py", "initrd.py", "root.py")
 
@@ -67,19 +72,25 @@ class Image:
         return self.folder / "id_ed25519"
 
 
-def find_program(name: str, package: str) -> str:
+def find_program(name: str) -> str:
     """The path of a program, also where a user's PATH leaves the system's folders out.
 
     Raises:
-        LinkError: it is not installed.
+        LinkError: it is not installed, with all others that are not, and the line that installs them.
     """
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
+    found = _which(name)
     if found is None:
+        missing = [program for program in _PACKAGES if _which(program) is None]
+        packages = " ".join(dict.fromkeys(_PACKAGES[program] for program in missing))
         raise LinkError(
-            f"{name} is required for the emulated board. Received: not installed.",
-            f"sudo apt-get install --no-install-recommends {package}",
+            f"Programs for the emulated board are required: {', '.join(missing)}. Received: not installed.",
+            f"sudo apt-get install --no-install-recommends {packages}",
         )
     return found
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
 
 
 def ensure_image(folder: Path, say: Reporter) -> Image:
@@ -134,8 +145,8 @@ def _ingredients() -> str:
 
 
 def _build(folder: Path, say: Reporter) -> None:
-    for name, package in _PROGRAMS.items():
-        find_program(name, f"{package} {_KEYRING}")
+    for name in _PACKAGES:
+        find_program(name)
     for left_over in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(left_over)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
@@ -195,14 +206,14 @@ def write_disk(path: Path, tree: Path, owners: Iterable[root.Owner]) -> None:
     """
     # All tables are written now: the guest must not do it in the background while something is measured.
     options = ["-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0", "-N", str(_INODES), "-m", "1"]
-    mke2fs = [find_program("mke2fs", "e2fsprogs"), "-q", "-t", "ext4", "-d", str(tree), *options]
+    mke2fs = [find_program("mke2fs"), "-q", "-t", "ext4", "-d", str(tree), *options]
     _run([*mke2fs, str(path), f"{DISK_MIB}M"])
     requests = [
         f'set_inode_field "{owner.path}" {field} {number}\n'
         for owner in owners
         for field, number in (("uid", owner.uid), ("gid", owner.gid))
     ]
-    told = _run([find_program("debugfs", "e2fsprogs"), "-w", "-f", "-", str(path)], "".join(requests))
+    told = _run([find_program("debugfs"), "-w", "-f", "-", str(path)], "".join(requests))
     # It says its version there, and goes on after an error.
     if wrong := [line for line in told.splitlines() if not line.startswith("debugfs 1.")]:
         raise LinkError(f"The owners of the emulated board's files are required. Received from debugfs: {wrong[0]}")

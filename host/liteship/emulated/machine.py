@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liteship.emulated.image import Image, find_program
+from liteship.emulated.image import QEMU, Image, find_program
 from liteship.emulated.root import USER
 from liteship.errors import LinkError
 from liteship.progress import Reporter
@@ -27,8 +27,6 @@ from liteship.remote import Connection
 from liteship.targets import EMULATED, EMULATED_STATE, Target, read_emulated
 from liteship_agent.records import write_atomic
 
-QEMU = "qemu-system-aarch64"
-_PACKAGE = "qemu-system-arm"
 _ADDRESS = "127.0.0.1"
 _BOOT_SECONDS = 300.0
 """Half a minute on an idle computer; tests and builds beside it take their share."""
@@ -159,7 +157,7 @@ def start(image: Image, folder: Path, options: Options, say: Reporter, *, name: 
     Raises:
         LinkError: QEMU is missing or ends at once, one runs there already, or the guest does not come up in time.
     """
-    program = find_program(QEMU, _PACKAGE)
+    program = find_program(QEMU)
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if (running := find_machine(folder)) is not None:
