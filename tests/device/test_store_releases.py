@@ -150,6 +150,19 @@ def test_collection_never_removes_what_a_camera_uses(tmp_path):
     assert first.id not in answer("probe", tmp_path)["releases"]
 
 
+@pytest.mark.parametrize(("mark", "stays"), [(None, True), ("stop", False), ("report.json", False)])
+def test_collection_keeps_what_a_job_needs_that_a_reboot_cut(tmp_path, mark, stays):
+    (first,) = deploy(tmp_path, "first")
+    job = tmp_path / "jobs" / "job-7"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text(json.dumps({"release_id": first.id}))
+    (job / "journal.jsonl").write_text("")
+    if mark is not None:
+        (job / mark).touch()
+    deploy(tmp_path, "second", "third", "fourth", keep=1)
+    assert (first.id in answer("probe", tmp_path)["releases"]) is stays
+
+
 def test_runtime_and_cache_that_no_release_needs_go(tmp_path):
     old = Release()
     old.content["runtimes"][0]["folder"] = "lock-0"
@@ -198,6 +211,17 @@ def test_damaged_artefact_is_named_and_the_next_deploy_mends_it_in_place(tmp_pat
     assert answer("deploy", tmp_path, release.stream())["activated"] is False
     assert (tmp_path / "current" / "artefacts" / "none-none.tflite").read_bytes() == release.blobs[1]
     assert temporary_names(tmp_path) == []
+
+
+def test_damage_is_mended_in_every_release_that_shares_the_file(tmp_path):
+    _, second = deploy(tmp_path, "first", "second")
+    agent = sha256(second.blobs[0])
+    for path in tmp_path.glob("releases/*/liteship_agent.zip"):
+        path.write_bytes(b"bit rot")
+    assert len(verify(tmp_path)["damaged"]) == 2
+    assert agent not in answer("probe", tmp_path)["blobs"]
+    answer("deploy", tmp_path, second.stream())
+    assert verify(tmp_path)["damaged"] == []
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "no listing"])

@@ -20,6 +20,7 @@ from liteship_agent.store.inventory import (
     previous_release,
     release_content,
     release_ids,
+    unfinished_releases,
 )
 
 VALIDATION = "validation.tar"
@@ -28,8 +29,8 @@ VALIDATION = "validation.tar"
 def plan_collection(folder: Path, keep: int, coming: Optional[str] = None, content: Optional[Event] = None) -> Event:
     """What a collection would remove.
 
-    The current release, the one before it, one that a running job or camera uses, and the latest `keep` by the history
-    stay; so does everything that they name.
+    The current release, the one before it, one that a running job or camera uses or that a job needs which was cut by
+    a reboot, and the latest `keep` by the history stay; so does everything that they name.
 
     Args:
         folder: The liteship folder.
@@ -62,7 +63,7 @@ def plan_collection(folder: Path, keep: int, coming: Optional[str] = None, conte
 def _staying(folder: Path, keep: int, coming: Optional[str]) -> set[str]:
     current = current_release(folder)
     before = previous_release(folder) if coming in (None, current) else current
-    stay = {coming, current, before, _in_use(folder)}
+    stay = {coming, current, before, _in_use(folder), *unfinished_releases(folder)}
     for event in reversed(history(folder)):
         if len(stay - {None}) >= keep:
             break

@@ -129,6 +129,15 @@ def job_release(folder: Path, job_id: str) -> Optional[str]:
         return None
 
 
+def unfinished_releases(folder: Path) -> set[str]:
+    """Ids of the releases of jobs that a reboot or a crash cut: they go on with that release and no other."""
+    found = set()
+    for path in (folder / "jobs").glob("*/journal.jsonl"):
+        if not path.with_name("report.json").exists() and not path.with_name("stop").exists():
+            found.add(job_release(folder, path.parent.name))
+    return {release for release in found if release is not None}
+
+
 def _sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in sorted(_entries(folder)) if SHA256.fullmatch(path.name)}
 

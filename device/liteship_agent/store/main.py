@@ -27,7 +27,7 @@ from liteship_agent.store.inventory import (
     release_content,
     release_ids,
 )
-from liteship_agent.store.releases import activate, prepare_release, run_smoke
+from liteship_agent.store.releases import activate, mend_releases, prepare_release, run_smoke
 from liteship_agent.store.runtimes import name_runtime, prepare_runtime
 from liteship_agent.store.transfer import read_header, receive
 from liteship_agent.store.verification import verify
@@ -164,6 +164,7 @@ def _place(folder: Path, release_id: str, header: Event, report: Emit) -> bool:
                 new_runtimes.append(runtime["folder"])
     data = header["release_bytes"].encode()
     is_new = prepare_release(folder, release_id, data, release["files"], find)
+    mend_releases(folder, {path.name for path in partial.iterdir()}, find)
     with heartbeat("flush", report):
         sync_filesystem(folder)
         for runtime in release["runtimes"]:

@@ -13,6 +13,7 @@ from typing import Callable, Iterator
 
 from liteship_agent.store.disk import sync_folder
 from liteship_agent.store.events import EVENT_MARK, Event, StoreError
+from liteship_agent.store.inventory import release_content, release_ids
 
 AGENT = "liteship_agent.zip"
 SMOKE_SECONDS = 300.0
@@ -26,7 +27,7 @@ FindBlob = Callable[[str], Path]
 def prepare_release(folder: Path, release_id: str, data: bytes, files: list[Event], find: FindBlob) -> bool:
     """Make a release from release.json and hard links to blobs under a temporary name.
 
-    One that is there already is kept, and a file of it that is not the blob (any more) is put right.
+    One that is there already is kept; a file of it that is not the blob (any more) is put right.
 
     Args:
         folder: The liteship folder.
@@ -55,6 +56,21 @@ def prepare_release(folder: Path, release_id: str, data: bytes, files: list[Even
         path.parent.mkdir(parents=True, exist_ok=True)
         _link(find(item["sha256"]), path)
     return True
+
+
+def mend_releases(folder: Path, arrived: set[str], find: FindBlob) -> None:
+    """Let every release that has a blob which came again, because it was damaged, have the new one.
+
+    Args:
+        folder: The liteship folder.
+        arrived: sha256 of the blobs that came.
+        find: Where their bytes are.
+    """
+    for release_id in release_ids(folder):
+        with contextlib.suppress(StoreError):  # one that cannot be read is of no use to anybody
+            for item in release_content(folder, release_id)["files"]:
+                if item["sha256"] in arrived:
+                    _put_right(folder / "releases" / release_id / item["path"], find(item["sha256"]))
 
 
 def _rewrite(path: Path, data: bytes) -> None:

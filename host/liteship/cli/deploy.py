@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -20,8 +21,10 @@ from liteship.cli.common import (
 from liteship.cli.several import on_targets
 from liteship.deploy import KEEP_RELEASES, Deployment, Plan, deploy, plan_deploy
 from liteship.progress import Reporter
+from liteship.remote import Connection
 from liteship.targets import LOOPBACK, split_runtimes
-from liteship_agent.manifest import Manifest
+
+Result = TypeVar("Result")
 
 _MIB = 2**20
 
@@ -44,54 +47,18 @@ def deploy_command(
     """
     names = check_targets(target, runtime)
     folder, manifest = open_study(study)
+
+    def act(do: Callable[..., Result], name: str, say: Reporter) -> Result:
+        def over(connection: Connection) -> Result:
+            runtimes = split_runtimes(runtime or connection.target.runtime)
+            return do(connection, folder, manifest, runtimes, runtime_cache(), say, keep)
+
+        return with_connection(name, over, say)
+
     if dry_run:
-        on_targets(
-            names,
-            lambda name, say: _plan(name, folder, manifest, runtime, keep, say),
-            lambda plan: _print_plan(plan),
-            lambda plan: plan.to_json(),
-            as_json,
-        )
-        return
-    on_targets(
-        names,
-        lambda name, say: _deploy(name, folder, manifest, runtime, keep, say),
-        lambda deployment: _print_deployment(deployment),
-        lambda deployment: deployment.to_json(),
-        as_json,
-    )
-
-
-def _deploy(name: str, folder: Path, manifest: Manifest, runtime: str | None, keep: int, say: Reporter) -> Deployment:
-    return with_connection(
-        name,
-        lambda connection: deploy(
-            connection,
-            folder,
-            manifest,
-            split_runtimes(runtime or connection.target.runtime),
-            runtime_cache(),
-            say,
-            keep,
-        ),
-        say,
-    )
-
-
-def _plan(name: str, folder: Path, manifest: Manifest, runtime: str | None, keep: int, say: Reporter) -> Plan:
-    return with_connection(
-        name,
-        lambda connection: plan_deploy(
-            connection,
-            folder,
-            manifest,
-            split_runtimes(runtime or connection.target.runtime),
-            runtime_cache(),
-            say,
-            keep,
-        ),
-        say,
-    )
+        on_targets(names, partial(act, plan_deploy), _print_plan, Plan.to_json, as_json)
+    else:
+        on_targets(names, partial(act, deploy), _print_deployment, Deployment.to_json, as_json)
 
 
 def _print_deployment(deployment: Deployment) -> None:
