@@ -1,13 +1,15 @@
-"""Put a study on a target as one release: ask what is there, send what is missing, let the target verify and switch.
+"""Put a study on a target as one release: hear what is there, send what is missing, let the target verify and switch.
 
-Two exec requests: the probe, and one stream with everything that is missing. Where the release is active already, the
-probe is all.
+One exec request: the target tells what it has; the host makes the release that suits it, and sends everything that is
+missing in one stream, or nothing where the release is active already.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from liteship.errors import LinkError
 from liteship.payload import Blob, Payload, make_payload
 from liteship.progress import Reporter
 from liteship.provision import Interpreter, choose_runtime, pack_runtime
@@ -22,10 +25,12 @@ from liteship.remote import Connection
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps
 from liteship_agent.release import AGENT
+from liteship_agent.store.events import INVENTORY
 
 KEEP_RELEASES = 3
 _BULK_BYTES = 8 << 20
 _IDLE_SECONDS = 300.0  # a slow card takes so long to flush; the target says that it lives every ten seconds
+_WAIT_SECONDS = 0.02
 _STAGES = {"runtime": "unpacking the runtime", "flush": "flushing to the disk", "smoke": "smoke inference"}
 
 
@@ -137,12 +142,12 @@ def now() -> str:
 
 
 def prepare(
-    connection: Connection, study: Path, manifest: Manifest, runtimes: Sequence[str], cache: Path, say: Reporter
+    probe: Mapping[str, Any], study: Path, manifest: Manifest, runtimes: Sequence[str], cache: Path, say: Reporter
 ) -> Coming:
-    """Ask the target what it has, and make the release that suits it.
+    """Make the release that suits a target.
 
     Args:
-        connection: To the target.
+        probe: What the target has told, see `liteship_agent.store.probe`.
         study: Folder of the study.
         manifest: Of the study.
         runtimes: One or more of "auto", a name, name==version.
@@ -150,10 +155,9 @@ def prepare(
         say: Progress.
 
     Raises:
-        LinkError: no runtime fits, or the link was lost.
+        LinkError: no runtime fits.
         ConversionError: one of the runtimes can load none of the artefacts.
     """
-    probe = connection.probe()
     interpreter = Interpreter.of(probe)
     packed = []
     for runtime in dict.fromkeys(choose_runtime(interpreter, name) for name in runtimes):  # two may mean the same
@@ -190,22 +194,21 @@ def deploy(
 
     Raises:
         LinkError: no runtime fits, the link was lost, or the target refused the release.
-        ConversionError: one of the runtimes can load none of the artefacts.
+        ConversionError: one of the runtimes can load none of the artefacts, or an artefact is damaged.
     """
-    coming = prepare(connection, study, manifest, runtimes, cache, say)
-    sent = 0
-    answer: dict[str, Any] = {"release": coming.release_id, "activated": False, "smoke": None, "collected": None}
-    if not coming.is_active:
-        for blob in coming.missing:
-            blob.check()
-        if coming.bulk_bytes > _BULK_BYTES:
-            connection.prefer_cipher_for(coming.probe["cpu_flags"])
-        sent, answer = _send(connection, coming, keep, say)
+    with contextlib.ExitStack() as bars:
+        sending = _Sending(
+            connection, lambda probe: prepare(probe, study, manifest, runtimes, cache, say), keep, say, bars
+        )
+        answer = connection.store("deploy", sending.stream(), on_event=sending.hear, idle_seconds=_IDLE_SECONDS)
+    coming = sending.coming
+    if coming is None:
+        raise LinkError(f"{connection.target.name}: an inventory is required. Received: none")
     return Deployment(
         target=connection.target.name,
-        release=answer["release"],
-        activated=answer["activated"],
-        bytes_sent=sent,
+        release=coming.release_id,
+        activated=answer.get("activated", False),
+        bytes_sent=sending.bytes_sent,
         bytes_skipped=coming.blob_bytes - sum(blob.size - coming.offset(blob) for blob in coming.missing),
         blobs_sent=len(coming.missing),
         round_trips=connection.round_trips,
@@ -214,9 +217,71 @@ def deploy(
         artefacts=coming.payload.artefacts,
         folder=coming.probe["folder"],
         machine=coming.probe["machine"],
-        smoke=answer["smoke"],
-        collected=answer["collected"],
+        smoke=answer.get("smoke"),
+        collected=answer.get("collected"),
     )
+
+
+class _Sending:
+    """Answers a target's inventory with what it lacks: `hear` in the thread that waits, `stream` in the one that feeds.
+
+    Args:
+        connection: To the target.
+        make: The release that suits an inventory.
+        keep: Releases that stay there.
+        say: Progress.
+        bars: Where the bar lives until the deploy is over.
+
+    Attributes:
+        coming: The release, None before the inventory came.
+        bytes_sent: Of the stream.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        make: Callable[[Mapping[str, Any]], Coming],
+        keep: int,
+        say: Reporter,
+        bars: contextlib.ExitStack,
+    ) -> None:
+        self.coming: Coming | None = None
+        self.bytes_sent = 0
+        self._connection, self._make, self._keep, self._say, self._bars = connection, make, keep, say, bars
+        self._advance: Callable[[float], None] = lambda amount: None
+        self._is_made = threading.Event()
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take the inventory; later, show what the target does."""
+        name = self._connection.target.name
+        if event["event"] != INVENTORY:
+            stage_shown(name, self._say)(event)
+            return
+        self.coming = coming = self._make(event)
+        if not coming.is_active:
+            if coming.bulk_bytes > _BULK_BYTES:
+                self._connection.prefer_cipher_for(coming.probe["cpu_flags"])
+            self._advance = self._bars.enter_context(
+                self._say.task(f"send to {name}", coming.bulk_bytes, is_bytes=True)
+            )
+        self._is_made.set()
+
+    def stream(self) -> Iterator[bytes]:
+        """Header, then every missing blob from where an earlier, cut transfer ended; nothing for an active release."""
+        while not self._is_made.wait(_WAIT_SECONDS):
+            yield b""
+        coming = self.coming
+        if coming is None or coming.is_active:
+            return
+        header = coming.header(self._keep)
+        yield header
+        self.bytes_sent += len(header)
+        for blob in coming.bulk:
+            blob.check()  # while the bytes before it are under way
+            for piece in blob.read(coming.offset(blob)):
+                yield piece
+                self.bytes_sent += len(piece)
+                self._advance(len(piece))
 
 
 @dataclass(frozen=True)
@@ -283,7 +348,7 @@ def plan_deploy(
         say: Progress.
         keep: Releases that would stay.
     """
-    coming = prepare(connection, study, manifest, runtimes, cache, say)
+    coming = prepare(connection.probe(), study, manifest, runtimes, cache, say)
     names = {blob.sha256: path for path, blob in coming.payload.files.items()}
     names |= {one.sha256: f"runtimes/{one.folder}" for one in coming.payload.packed}
     header = coming.header(keep)
@@ -322,23 +387,6 @@ def _announce(manifest: Manifest, refused: Iterable[Mapping[str, str]], say: Rep
         for entry in manifest.entries:
             if entry.sha256 in reasons:
                 say.say(f"{entry.variant}: {reasons[entry.sha256]}")
-
-
-def _send(connection: Connection, coming: Coming, keep: int, say: Reporter) -> tuple[int, dict[str, Any]]:
-    """One stream: header, then every missing blob from where an earlier, cut transfer ended."""
-    header = coming.header(keep)
-    name = connection.target.name
-    with say.task(f"send to {name}", coming.bulk_bytes, is_bytes=True) as advance:
-
-        def stream() -> Iterator[bytes]:
-            yield header
-            for blob in coming.bulk:
-                for piece in blob.read(coming.offset(blob)):
-                    yield piece
-                    advance(len(piece))
-
-        answer = connection.store("deploy", stream(), on_event=stage_shown(name, say), idle_seconds=_IDLE_SECONDS)
-    return len(header) + coming.bulk_bytes, answer
 
 
 def stage_shown(name: str, say: Reporter) -> Callable[[Mapping[str, Any]], None]:

@@ -47,6 +47,8 @@ def _store(*names: str) -> Program:
     return Program(tuple(f"store.{name}" for name in names))
 
 
-PROBE = _store("events", "inventory", "machine", "probe")
-STORE = _store("events", "disk", "inventory", "transfer", "runtimes", "releases", "collection", "verification", "main")
+_ASKING = ("events", "inventory", "machine", "probe")
+_STORING = ("disk", "transfer", "runtimes", "releases", "collection", "verification", "main")
+PROBE = _store(*_ASKING)
+STORE = _store(*_ASKING, *_STORING)
 SENSORS = Program(("store.events", "sensors", "store.sense"))

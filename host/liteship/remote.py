@@ -29,6 +29,7 @@ from liteship.link.login import log_in
 from liteship.link.waiting import LOST, lost, within
 from liteship.programs import PROBE, SENSORS, STORE, Program
 from liteship.targets import Target
+from liteship_agent.store.events import INVENTORY
 
 __all__ = ["Connection", "EventParser", "OnEvent", "RemoteError", "SilenceError", "scan_host_key"]
 
@@ -205,7 +206,7 @@ class Connection:
         feeder.start()
 
         def hear(event: dict[str, Any]) -> None:
-            self.events += 1
+            self.events += event.get("event") != INVENTORY  # that brings nothing forward yet
             if on_event is not None:
                 on_event(event)
 
@@ -215,6 +216,7 @@ class Connection:
             self.close()
             raise
         finally:
+            feeder.stop()
             self._end(channel)
             feeder.join(END_SECONDS)
             self.bytes_sent += feeder.sent

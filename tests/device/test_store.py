@@ -23,6 +23,7 @@ from store_samples import (
     command,
     files_of,
     member,
+    run,
     sha256,
     tar_of,
     temporary_names,
@@ -349,6 +350,7 @@ def test_terminated_deploy_keeps_the_partial_and_says_so(tmp_path):
     with subprocess.Popen(command("deploy", tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdin.write(data)
         process.stdin.flush()
+        assert json.loads(process.stdout.readline().partition(EVENT_MARK)[2])["event"] == "inventory"
         assert json.loads(process.stdout.readline().partition(EVENT_MARK)[2])["received"] >= MIB
         process.send_signal(signal.SIGTERM)
         last = process.stdout.read().splitlines()[-1]
@@ -390,7 +392,15 @@ def test_text_of_another_sha256_is_refused(tmp_path):
     assert answer("deploy", tmp_path, Release().stream(texts={"0" * 64: "text"}))["kind"] == "hash"
 
 
-@pytest.mark.parametrize("header", [b"", b"12", b"9999999999999\n", b"4\nzip?", b"4\nzi", b"-1\nx"])
+def test_host_that_has_nothing_to_send_hears_what_is_there_and_creates_nothing(tmp_path):
+    status, (told, done) = run("deploy", tmp_path / "in")
+    assert (status, told["event"], done) == (0, "inventory", {"event": "done"})
+    assert told["folder"] == str(tmp_path / "in")
+    assert (told["blobs"], told["current"]) == ({}, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("header", [b"12", b"9999999999999\n", b"4\nzip?", b"4\nzi", b"-1\nx"])
 def test_header_that_is_none_is_an_error_and_creates_nothing(tmp_path, header):
     assert answer("deploy", tmp_path / "in", header)["kind"] in ("protocol", "link")
     assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ from liteship.provision import Interpreter, PackedRuntime, Runtime
 from liteship_agent.manifest import Manifest, Operator
 from liteship_agent.records import dumps, loads
 from liteship_agent.release import Release
+from liteship_agent.store.events import INVENTORY
 from liteship_agent.store.transfer import read_header
 
 NEW_DENSE = (Operator("CONV_2D", 1, 9), Operator("FULLY_CONNECTED", 12, 1))
@@ -54,7 +55,6 @@ class Store:
         self.ciphers: list[Any] = []
 
     def probe(self) -> dict[str, Any]:
-        self.round_trips += 1
         return {
             "python_version": "3.11.2",
             "machine": "aarch64",
@@ -73,8 +73,13 @@ class Store:
 
     def store(self, verb: str, source: Iterable[bytes] = (), **options: Any) -> dict[str, Any]:
         self.round_trips += 1
+        if verb == "deploy":
+            options["on_event"]({"event": INVENTORY, **self.probe()})
         stream = io.BytesIO(b"".join(source))
-        self.header = read_header(stream)
+        header = read_header(stream)
+        if header is None:
+            return {}
+        self.header = header
         collected = {"releases": [], "blobs": [], "runtimes": [], "caches": [], "bytes": 0}
         if verb == "plan":
             return {"collect": collected}

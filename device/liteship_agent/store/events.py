@@ -14,6 +14,9 @@ import threading
 from typing import Any, Callable, Dict, Iterator
 
 EVENT_MARK = b"\x1eliteship "
+INVENTORY = "inventory"
+"""The event with which a deploy begins: what `probe` tells, by which the host decides what it sends."""
+
 MIB = 1 << 20
 HEARTBEAT_SECONDS = 10.0
 

@@ -16,7 +16,7 @@ from liteship_agent.store.collection import (
     remove_temporaries,
 )
 from liteship_agent.store.disk import locked, require_space, sync_filesystem, sync_folder
-from liteship_agent.store.events import Emit, Event, StoreError, emit, heartbeat, serve
+from liteship_agent.store.events import INVENTORY, Emit, Event, StoreError, emit, heartbeat, serve
 from liteship_agent.store.inventory import (
     absolute,
     current_release,
@@ -27,6 +27,7 @@ from liteship_agent.store.inventory import (
     release_content,
     release_ids,
 )
+from liteship_agent.store.probe import probe
 from liteship_agent.store.releases import activate, mend_releases, prepare_release, run_smoke
 from liteship_agent.store.runtimes import name_runtime, prepare_runtime
 from liteship_agent.store.transfer import read_header, receive
@@ -70,6 +71,8 @@ def plan(folder: Path, stream: BinaryIO) -> Event:
         `release`, `current` and `collect`, see `collection.plan_collection`.
     """
     header = read_header(stream)
+    if header is None:
+        raise StoreError("link", "A deploy header is required. Received: end of the stream")
     release_id = _release_id(header)
     coming = plan_collection(folder, header["keep"], release_id, header["release"])
     return {"release": release_id, "current": current_release(folder), "collect": coming}
@@ -80,18 +83,22 @@ def _release_id(header: Event) -> str:
 
 
 def deploy(folder: Path, stream: BinaryIO, report: Emit) -> Event:
-    """Take in one release and make it current.
+    """Tell what is there, then take in one release and make it current.
 
     Args:
         folder: The liteship folder; created when absent.
-        stream: See `transfer.read_header`, then the bytes of the blobs in that order, each from its offset.
-        report: Takes progress events.
+        stream: A host that has nothing to send ends it. Else see `transfer.read_header`, then the bytes of the blobs in
+            that order, each from its offset.
+        report: Takes the inventory and progress events.
     Returns:
-        `release`, `activated` (false when it was current already), `smoke` and `collected`.
+        `release`, `activated` (false when it was current already), `smoke` and `collected`; nothing where nothing came.
     Raises:
         StoreError: the release was not taken; the one that was current still is.
     """
+    report({"event": INVENTORY, **probe(folder)})
     header = read_header(stream)
+    if header is None:
+        return {}
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder, report):
         try:

@@ -1,4 +1,4 @@
-"""What the host asks first, in one round trip: what the target is, and what its liteship folder holds."""
+"""What the host wants to know first: what the target is, and what its liteship folder holds."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import re
 import signal
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Iterator
+from typing import Any, BinaryIO, Iterator, Optional
 
 from liteship_agent.store.disk import begin_writing
 from liteship_agent.store.events import MIB, Emit, Event, StoreError
@@ -22,23 +22,30 @@ from liteship_agent.store.inventory import FOLDER_NAME, SHA256
 IDLE_SECONDS = 30
 """A deploy that gets no byte for so long ends: its host has gone, and the next one must not wait for it."""
 
+HEADER_SECONDS = 1800
+"""How long a host may think before it sends the header: it may have to fetch and pack a runtime. Nothing is locked."""
+
 _MOST_HEADER_BYTES = 64 * MIB
 _WRITE_AHEAD_BYTES = 8 * MIB
+_PIECE_BYTES = MIB // 4
 _LENGTH = re.compile(rb"[0-9]{1,9}\n")
 
 
-def read_header(stream: BinaryIO) -> Event:
+def read_header(stream: BinaryIO) -> Optional[Event]:
     """The header: its packed length on a line, then zlib-packed JSON.
 
     Returns:
         `blobs` [{"sha256", "size", "offset"}] in the order of the stream; `texts` {sha256: text} of small blobs that
         came with the header; `release_bytes` and, parsed from it, `release`; `time` of the host; `unpacked_bytes` of
-        new runtimes; `keep`, how many releases stay.
+        new runtimes; `keep`, how many releases stay. None where the stream is at its end.
     Raises:
         StoreError: no header came, or a name in it could lead out of the folder.
     """
     try:
-        header: Event = json.loads(_unpacked(stream))
+        packed = _packed(stream)
+        if packed is None:
+            return None
+        header: Event = json.loads(_unpacked(packed))
         release = json.loads(header["release_bytes"])
         header["release"] = {"runtimes": release["runtimes"], "files": release["files"]}
         valid = _is_valid(header)
@@ -49,12 +56,19 @@ def read_header(stream: BinaryIO) -> Event:
     return header
 
 
-def _unpacked(stream: BinaryIO) -> bytes:
-    with deadline():
+def _packed(stream: BinaryIO) -> Optional[bytes]:
+    with deadline(HEADER_SECONDS):
         line = stream.readline(16)
+    if not line:
+        return None
+    with deadline():
         packed = stream.read(int(line)) if _LENGTH.fullmatch(line) else b""
     if not packed or len(packed) != int(line):
         raise StoreError("link", "A deploy header is required. Received: end of the stream")
+    return packed
+
+
+def _unpacked(packed: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(packed, _MOST_HEADER_BYTES)
     if not unpacker.eof:
@@ -123,8 +137,11 @@ def _receive_blob(path: Path, blob: Event, stream: BinaryIO) -> Iterator[int]:
         for piece in iter(lambda: file.read(MIB), b""):
             digest.update(piece)
         remaining = begun = blob["size"] - length
+        buffer = memoryview(bytearray(min(remaining, _PIECE_BYTES)))
         while remaining:
-            piece = _next_piece(stream, min(remaining, MIB))
+            with deadline():
+                count = stream.readinto(buffer[: min(remaining, _PIECE_BYTES)])  # type: ignore[attr-defined]
+            piece = buffer[:count]
             if not piece:
                 raise StoreError("link", f"{remaining} more bytes are required. Received: end of the stream")
             _write_all(file, piece)
@@ -141,16 +158,9 @@ def _receive_blob(path: Path, blob: Event, stream: BinaryIO) -> Iterator[int]:
         raise
 
 
-def _next_piece(stream: BinaryIO, most: int) -> bytes:
-    """What is there, without waiting for more."""
-    with deadline():
-        return stream.read1(most)  # type: ignore[attr-defined,no-any-return]
-
-
-def _write_all(file: Any, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
+def _write_all(file: Any, piece: memoryview) -> None:
+    while piece:
+        piece = piece[file.write(piece) :]
 
 
 def _require_hash(actual: str, required: str) -> None:
@@ -159,10 +169,10 @@ def _require_hash(actual: str, required: str) -> None:
 
 
 @contextlib.contextmanager
-def deadline() -> Iterator[None]:
-    """Raise a StoreError of kind link where the body takes longer than `IDLE_SECONDS`."""
+def deadline(seconds: int = IDLE_SECONDS) -> Iterator[None]:
+    """Raise a StoreError of kind link where the body takes longer."""
     signal.signal(signal.SIGALRM, _too_late)
-    signal.alarm(IDLE_SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:
@@ -170,4 +180,4 @@ def deadline() -> Iterator[None]:
 
 
 def _too_late(number: int, frame: Any) -> None:
-    raise StoreError("link", f"A byte within {IDLE_SECONDS} s is required. Received: nothing (time-out)")
+    raise StoreError("link", "A byte in time is required. Received: nothing (time-out)")

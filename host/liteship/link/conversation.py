@@ -62,7 +62,10 @@ def _parse_object(text: bytes) -> dict[str, Any] | None:
 
 
 class Feeder(threading.Thread):
-    """Sends the pieces of a source to a channel's stdin, then its end."""
+    """Sends the pieces of a source to a channel's stdin, then its end.
+
+    A source that has nothing to send yet gives empty pieces, so that it is not asked any more after `stop`.
+    """
 
     def __init__(self, channel: paramiko.Channel, source: Iterable[bytes]) -> None:
         super().__init__(name="liteship-feeder", daemon=True)
@@ -70,12 +73,17 @@ class Feeder(threading.Thread):
         self.last_activity = time.monotonic()
         self.error: BaseException | None = None
         self._channel, self._source = channel, source
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopped.set()
 
     def run(self) -> None:
         """Send all of it; an error of the source is kept for the reading side."""
         try:
             for piece in self._source:
-                if not self._send(memoryview(piece)):
+                if self._stopped.is_set() or not self._send(memoryview(piece)):
                     return
         except BaseException as exc:  # the source's own; the reading side raises it
             self.error = exc
@@ -150,6 +158,7 @@ class Conversation:
                 self._answer = event
             else:
                 self._on_event(event)
+                self._heard = time.monotonic()  # that may have taken its time
 
     def _silence(self) -> SilenceError:
         return SilenceError(
