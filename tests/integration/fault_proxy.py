@@ -91,7 +91,7 @@ class FaultProxy:
         damage_at: int | None = None,
         bytes_per_second: float | None = None,
     ) -> None:
-        with contextlib.suppress(OSError), source, sink:
+        with contextlib.suppress(OSError):
             passed = 0
             while most is None or passed < most:
                 self._thawed.wait()
@@ -105,5 +105,6 @@ class FaultProxy:
                 time.sleep(self._delay_seconds + (len(data) / bytes_per_second if bytes_per_second else 0))
                 sink.sendall(data)
                 passed += len(data)
-            for end in (source, sink):
-                end.shutdown(socket.SHUT_RDWR)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # wakes who reads the other way, which close does not

@@ -128,8 +128,9 @@ def test_deploy_resumes_after_an_interrupt(target):
         interrupted.wait()
 
     def interrupt(event: dict) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
+        if event["event"] == "progress":
+            interrupted.set()
+            raise KeyboardInterrupt
 
     with Connection.open(target) as connection, pytest.raises(KeyboardInterrupt):
         connection.store("deploy", stalled(), on_event=interrupt)
