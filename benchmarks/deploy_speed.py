@@ -51,7 +51,7 @@ FILE_BYTES, IMAGE_COUNT, IMAGE_BYTES = 60 * MB, 3000, 25_000
 SILENT = Reporter(Console(file=open(os.devnull, "w")))  # noqa: SIM115
 RECORDS = Path(__file__).parents[1] / "tests" / "contract" / "golden"
 
-_SFTP = "Subsystem sftp internal-sftp"  # for scp
+_SFTP = "Subsystem sftp /usr/lib/openssh/sftp-server"  # for scp, as Debian sets it
 _SLOW_DISK = """
 import time as _time
 _written = [0, None]  # bytes, and when the disk began to take them

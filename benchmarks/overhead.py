@@ -46,7 +46,7 @@ from liteship_agent.watch import agent_command, python_with_agent, run_worker
 
 PEER = "litert-benchmark"
 IMAGES = 1000
-PASSES, OWN_PASSES = 3, 7
+OWN_PASSES = 7
 OTHERS_CORES = 0.25
 SECTIONS = ("pairs", "passes", "own", "parent")
 
@@ -238,7 +238,9 @@ def ratios_section(release: InstalledRelease, subjects: Sequence[Subject], count
     yield from rows
 
 
-def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_sets: list[list[int]]) -> Iterator[str]:
+def passes_section(
+    release: InstalledRelease, subjects: Sequence[Subject], cpu_sets: list[list[int]], count: int
+) -> Iterator[str]:
     """Accuracy passes beside the time that decoding and invoking must take."""
     yield f"\n## Accuracy pass over {IMAGES} images\n"
     yield "| model | images | CPUs | threads | pass | bound s | pass s | ratio | others, cores | 1.15 or less |"
@@ -248,7 +250,7 @@ def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_s
             for threads in range(1, len(cpus) + 1):
                 for kind in ("decoding", "decoded"):
                     one = functools.partial(run_pass, release, subject, cpus, threads, kind == "decoding")
-                    found = [undisturbed(one) for _ in range(PASSES)]
+                    found = [undisturbed(one) for _ in range(count)]
                     ratio, bound, seconds = (median(values) for values in zip(*(one for one, _ in found), strict=True))
                     others = max(others for _, others in found)
                     yield (
@@ -256,7 +258,7 @@ def passes_section(release: InstalledRelease, subjects: Sequence[Subject], cpu_s
                         f"| {seconds:.2f} | {ratio:.2f} | {others:.2f} | {'yes' if ratio <= 1.15 else 'no'} |"
                     )
     yield (
-        f"\nMedians of {PASSES}. Bound: max(invoke, (decode + invoke x threads) / CPUs) while decoding, then invoke."
+        f"\nMedians of {count}. Bound: max(invoke, (decode + invoke x threads) / CPUs) while decoding, then invoke."
         " Invoke: mean latency of the same process; decode: all images one after the other, just before."
         " Slow models get fewer images."
     )
@@ -403,6 +405,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=500, help="timed invocations of a --model")
     parser.add_argument("--pairs", type=int, default=10, help="how often both sides run")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="the CPU of the pairs")
+    parser.add_argument("--passes", type=int, default=3, help="accuracy passes of each kind")
     parser.add_argument("--only", choices=SECTIONS, action="append", default=[], help="these sections; repeatable")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -423,7 +426,7 @@ def main() -> None:
         cpus = sorted(os.sched_getaffinity(0))
         sections = {
             "pairs": ratios_section(release, subjects, options.pairs, options.cpu),
-            "passes": passes_section(release, subjects, [cpus[:1], cpus] if len(cpus) > 1 else [cpus]),
+            "passes": passes_section(release, subjects, [cpus[:1], cpus] if len(cpus) > 1 else [cpus], options.passes),
             "own": own_section(release, subjects, options.cpu),
             "parent": parent_section(release, subjects),
         }
