@@ -59,7 +59,8 @@ def near_colors(
     import tf_keras
 
     colors = np.array([COLORS[name] for name in names], np.float32)
-    centers = to_tensor(colors if how.channel_order == "rgb" else colors[:, ::-1], how)
+    shown = colors if how.channel_order == "rgb" else colors[:, ::-1]
+    centers = to_tensor(shown[:, np.newaxis, np.newaxis], how).reshape(-1, 3)  # each an image of one pixel
     count, units = len(names), units or len(names)
     radius = np.abs(centers[0] - centers[1]).sum() / 2
     each = np.tile(np.eye(3), count)

@@ -42,9 +42,18 @@ VERBS = {
         "Make a study of a model of your own: convert, quantize, check; then deploy and bench it like any other.",
     ),
     "inspect": ("inspect:inspect_command", "Tell what stands in a .tflite file, and which runtimes load it."),
-    "releases": ("releases:releases_command", "List the releases of a target, the latest first; one is active."),
-    "rollback": ("releases:rollback_command", "Make an earlier release of a target active again."),
-    "verify": ("releases:verify_command", "Read everything on a target and compare it with the sha256 it must have."),
+    "releases": (
+        "releases:releases_command",
+        "List the releases of a target, the latest first; one of them is active.",
+    ),
+    "rollback": (
+        "releases:rollback_command",
+        "Make an earlier release active again, after its bytes and its smoke inference were checked there.",
+    ),
+    "verify": (
+        "releases:verify_command",
+        "Read every file of the releases and runtimes on a target and compare its sha256 with the one it must have.",
+    ),
     "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
     "emulated": ("emulated:app", "Build, start and stop an emulated ARM64 board."),
     "service": (
