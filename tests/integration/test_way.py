@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from liteship.targets import Target, add_target
+from liteship_agent.accuracy import pixel_hash
 
 RECIPE = """
 schema_version = 1
@@ -245,7 +246,8 @@ def axes(table: dict[str, Any], liteship: Liteship, folder: Path) -> tuple[dict[
     known = set((folder / ".liteship/loopback/jobs").iterdir())
     (decoded,) = (folder / ".liteship/loopback/cache").glob("*-120/pixels.npy")
     pixels = np.load(decoded)
-    pixels[7] = 255 - pixels[7]
+    pixels["pixels"][7] = 255 - pixels["pixels"][7]
+    pixels["hash"][7] = pixel_hash(pixels["pixels"][7])
     np.save(decoded, pixels)
     cpu = str(min(os.sched_getaffinity(0)))
     command = ("bench", "--runtime", "ai-edge-litert,tflite-runtime", "--cpus", cpu, "--force")
@@ -316,7 +318,7 @@ def board(sshd: Target, folder: Path) -> Callable[..., Target]:
 def python_that_says(folder: Path, **changes: Any) -> str:
     """A program that answers every probe as another interpreter would."""
     probe = {
-        "event": "done",
+        "event": "inventory",
         "python_version": "3.11.2",
         "machine": "aarch64",
         "word_bits": 64,
@@ -326,7 +328,8 @@ def python_that_says(folder: Path, **changes: Any) -> str:
         **changes,
     }
     script = folder / f"python-{len(list(folder.glob('python-*')))}"
-    script.write_text(f"#!/bin/sh\nprintf '\\036liteship %s\\n' '{json.dumps(probe)}'\n")
+    lines = [json.dumps(event) for event in (probe, {"event": "done"})]
+    script.write_text("#!/bin/sh\n" + "".join(f"printf '\\036liteship %s\\n' '{line}'\n" for line in lines))
     script.chmod(0o755)
     return str(script)
 
@@ -396,7 +399,10 @@ def test_one_target_that_fails_does_not_stop_the_other(
         ({"host_key_sha256": "SHA256:" + "A" * 43}, "host key"),
         ({"user": "nobody-here"}, "nobody-here@127.0.0.1"),
         ({"python": "no-such-python"}, "no-such-python"),
-        ({"probe": {"python_version": "3.8.10"}}, "Received: Python 3.8, 64-bit aarch64, glibc 2.36"),
+        (
+            {"probe": {"python_version": "3.8.10", "soabi": "cpython-38-aarch64-linux-gnu"}},
+            "Received: Python 3.8, 64-bit aarch64, glibc 2.36",
+        ),
         ({"probe": {"machine": "armv7l", "word_bits": 32}}, "Received: Python 3.11, 32-bit armv7l"),
         ({"probe": {"symbols": {}}}, "GLIBC 2.34 is required (glibc) by ai-edge-litert==2.3.0. Received: no glibc"),
         (
