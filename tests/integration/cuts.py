@@ -142,8 +142,14 @@ def random_cuts(count: int, seed: int, total_bytes: int, seconds: float) -> list
 def deploy_with(cut: Cut, target: Target, manifest: Manifest, cache: Path) -> bool:
     """A deploy that fails as told; False where it was over before that."""
     limit = (int(cut.after),) if cut.kind == "link" else ()
+    is_over = threading.Event()
+
+    def kill() -> None:
+        while not kill_store(target.folder) and not is_over.wait(0.005):
+            """Nothing of the deploy has begun there yet."""
+
     with FaultProxy(target, cut_after=limit).running() as proxy:
-        timer = threading.Timer(cut.after, proxy.cut if cut.kind == "later" else lambda: kill_store(target.folder))
+        timer = threading.Timer(cut.after, proxy.cut if cut.kind == "later" else kill)
         if cut.kind != "link":
             timer.start()
         try:
@@ -153,18 +159,22 @@ def deploy_with(cut: Cut, target: Target, manifest: Manifest, cache: Path) -> bo
         else:
             return False
         finally:
+            is_over.set()
             timer.cancel()
     assert "\n" not in message
     return True
 
 
-def kill_store(folder: str) -> None:
-    """Kill -9 of every process that works on a liteship folder for a deploy."""
+def kill_store(folder: str) -> int:
+    """Kill -9 of every process that works on a liteship folder for a deploy; tells how many."""
+    killed = 0
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if folder in words and ("deploy" in words or "smoke" in words) and int(process.name) != os.getpid():
                 os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def wait_until_idle(folder: Path, seconds: float = 60.0) -> None:
