@@ -277,7 +277,6 @@ class _Sending:
         yield header
         self.bytes_sent += len(header)
         for blob in coming.bulk:
-            blob.check()  # while the bytes before it are under way
             for piece in blob.read(coming.offset(blob)):
                 yield piece
                 self.bytes_sent += len(piece)

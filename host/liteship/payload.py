@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
-from liteship.errors import ConversionError, DataError
+from liteship.errors import ConversionError, DataError, LiteshipError
 from liteship.operators import missing_operators
 from liteship.provision import PackedRuntime
 from liteship_agent.manifest import Manifest, ManifestEntry
@@ -55,31 +56,37 @@ class Blob:
         """A blob of bytes in memory."""
         return cls(hashlib.sha256(content).hexdigest(), len(content), None, content, is_text)
 
-    def check(self) -> None:
-        """Make sure that the file still is what the manifest says.
+    def read(self, offset: int) -> Iterator[bytes]:
+        """Its bytes from an offset, in pieces; the last one only if all of them have the sha256.
 
         Raises:
-            ConversionError: a .tflite file that is not.
-            DataError: another file that is not.
+            ConversionError: a .tflite file is not what the manifest says any more.
+            DataError: another file is not.
         """
-        if self.path is None:
-            return
-        error = ConversionError if self.path.suffix == ".tflite" else DataError
-        try:
-            with open(self.path, "rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as exc:
-            raise error(f"{self.path}: a readable file is required. Received: {exc.strerror}.", _AGAIN) from exc
-        if actual != self.sha256:
-            required = f"the file that the manifest names ({self.sha256[:12]}) is required"
-            raise error(f"{self.path}: {required}. Received: another one ({actual[:12]}).", _AGAIN)
-
-    def read(self, offset: int) -> Iterator[bytes]:
-        """Its bytes from an offset, in pieces."""
-        with open(self.path, "rb") if self.path else io.BytesIO(self.content) as file:
-            file.seek(offset)
+        digest, position, held = hashlib.sha256(), 0, b""
+        with self._open() as file:
             while piece := file.read(_PIECE_BYTES):
-                yield piece
+                digest.update(piece)
+                position += len(piece)
+                if position > offset:
+                    yield held
+                    held = piece[-min(len(piece), position - offset) :]
+        if digest.hexdigest() != self.sha256:
+            required = f"the file that the manifest names ({self.sha256[:12]}) is required"
+            raise self._error(f"{required}. Received: another one ({digest.hexdigest()[:12]})")
+        yield held
+
+    def _open(self) -> BinaryIO:
+        if self.path is None:
+            return io.BytesIO(self.content)
+        try:
+            return open(self.path, "rb")
+        except OSError as exc:
+            raise self._error(f"a readable file is required. Received: {exc.strerror}") from exc
+
+    def _error(self, reason: str) -> LiteshipError:
+        kind = ConversionError if self.path is not None and self.path.suffix == ".tflite" else DataError
+        return kind(f"{self.path}: {reason}.", _AGAIN)
 
 
 @dataclass(frozen=True)

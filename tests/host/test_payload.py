@@ -74,21 +74,18 @@ def test_blob_is_read_from_any_offset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "error"), [("none-int8.tflite", ConversionError), ("validation.tar", DataError)])
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_file_of_the_study_that_is_damaged_is_named_before_it_is_sent(
-    tmp_path: Path, name: str, error: type[LiteshipError], damage: str
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
+@pytest.mark.parametrize("offset", [0, 100])
+def test_file_of_the_study_that_is_damaged_is_named_before_its_end_is_sent(
+    tmp_path: Path, name: str, error: type[LiteshipError], damage: str, offset: int
 ) -> None:
-    path = tmp_path / name
-    blob = Blob(sha("whole"), 5, path)
-    if damage == "truncated":
-        path.write_bytes(b"who")
+    path, content = tmp_path / name, bytes(3 << 20)
+    pieces: list[bytes] = []
+    blob = Blob(hashlib.sha256(content).hexdigest(), len(content), path)
+    if damage != "missing":
+        path.write_bytes(content[:-1] + (b"x" if damage == "changed" else b""))
     with pytest.raises(error, match=name) as raised:
-        blob.check()
+        pieces.extend(blob.read(offset))
+    assert offset + sum(map(len, pieces)) < len(content)
     assert raised.value.exit_code == (3 if name.endswith(".tflite") else 2)
     assert "Run the recipe again" in raised.value.hint
-
-
-def test_whole_file_of_the_study_passes(tmp_path: Path) -> None:
-    path = tmp_path / "a.tflite"
-    path.write_bytes(b"whole")
-    Blob(hashlib.sha256(b"whole").hexdigest(), 5, path).check()
