@@ -15,6 +15,7 @@ import sys
 import types
 import typing
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Type, TypeVar, Union
 
@@ -22,6 +23,7 @@ from liteship_agent.errors import RecordError
 
 Record = TypeVar("Record")
 _MAX_DEPTH = 64
+_NUMBERS = {int, float}
 _UNION_TYPES = tuple(t for t in (Union, getattr(types, "UnionType", None)) if t is not None)
 
 
@@ -92,13 +94,21 @@ def _require_writable(value: Any) -> None:
         if isinstance(item, str):
             item.encode()
         elif isinstance(item, (int, float)):
-            if abs(item) > sys.float_info.max:
-                raise ValueError("a number beyond double precision")
+            _require_double(item)
         elif isinstance(item, (dict, list)):
             if depth == _MAX_DEPTH:
                 raise ValueError(f"nested more than {_MAX_DEPTH} deep")
-            children = (*item, *item.values()) if isinstance(item, dict) else item
-            pending.extend((child, depth + 1) for child in children)
+            children = [*item, *item.values()] if isinstance(item, dict) else item
+            if children and set(map(type, children)) <= _NUMBERS:  # latencies and scores: nearly all of a report
+                _require_double(min(children))
+                _require_double(max(children))
+            else:
+                pending.extend((child, depth + 1) for child in children)
+
+
+def _require_double(number: float) -> None:
+    if abs(number) > sys.float_info.max:
+        raise ValueError("a number beyond double precision")
 
 
 def from_json(cls: Type[Record], data: Any, source: str, path: str = "") -> Record:
@@ -110,7 +120,7 @@ def from_json(cls: Type[Record], data: Any, source: str, path: str = "") -> Reco
         raise RecordError(
             source, _join(path, "schema_version"), f"schema_version {expected}", _describe(data.get("schema_version"))
         )
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     known: Dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name == "extra":
@@ -123,6 +133,12 @@ def from_json(cls: Type[Record], data: Any, source: str, path: str = "") -> Reco
     if "extra" in hints:
         known["extra"] = {key: value for key, value in data.items() if key not in known}
     return cls(**known)
+
+
+@lru_cache(maxsize=None)
+def _hints(cls: Any) -> Dict[str, Any]:
+    """The resolved annotation of each field."""
+    return typing.get_type_hints(cls)
 
 
 def _decode(hint: Any, value: Any, source: str, path: str) -> Any:
@@ -140,6 +156,8 @@ def _decode(hint: Any, value: Any, source: str, path: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise RecordError(source, path, "a list", _describe(value))
+        if set(map(type, value)) == {arguments[0]} and (arguments[0] is not float or all(map(math.isfinite, value))):
+            return tuple(value)  # latencies and scores: nearly all of a report
         return tuple(_decode(arguments[0], item, source, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is not None and issubclass(origin, typing.cast(type, typing.get_origin(Mapping[str, Any]))):
         if not isinstance(value, dict):

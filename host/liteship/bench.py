@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from liteship.built_in import EMULATED, LOOPBACK
 from liteship.deploy import Deployment, agent_command
 from liteship.errors import LinkError
 from liteship.flips import ask_target, explain_flips, find_flips, find_other_pixels
+from liteship.manifests import keep_manifest
 from liteship.predictions import Predictions, read_predictions
 from liteship.progress import Advance, Reporter
 from liteship.remote import Connection, RemoteError
 from liteship.report.accuracy import HOST
 from liteship.report.summary import summarize
-from liteship.targets import EMULATED, LOOPBACK, Target
+from liteship.targets import Target
 from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps, from_json, write_record
@@ -107,6 +109,7 @@ def bench(
     answer = _follow(connection, manifest, deployment, job, say)
     report = from_json(Report, answer["report"], f"report of {job.target}")
     report = _completed(report, manifest, deployment, predictions)
+    keep_manifest(study, manifest)
     path = report_path(study, report)
     write_record(report, path)
     mark_fetched(connection, deployment, report.job.job_id)

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 import asyncssh
 
-from liteship.targets import LOOPBACK, Target
+from liteship.built_in import LOOPBACK
+from liteship.targets import Target
 
 _ADDRESS = "127.0.0.1"
 _PIECE_BYTES = 1 << 16

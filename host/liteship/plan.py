@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from liteship.built_in import EMULATED
 from liteship.deploy import Deployment
 from liteship.errors import ConversionError, UsageError
-from liteship.targets import EMULATED
 from liteship_agent.errors import RecordError
 from liteship_agent.job import TIERS, Case, Limits, Tier
 from liteship_agent.manifest import Manifest

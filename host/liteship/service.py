@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from liteship.built_in import LOOPBACK
 from liteship.errors import UsageError
 from liteship.programs import Program
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK
 
 AGENT, CAMERA = "agent", "camera"
 SERVICES = (AGENT, CAMERA)

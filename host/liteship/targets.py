@@ -20,13 +20,11 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
+from liteship.built_in import BUILT_IN, EMULATED, LOOPBACK
 from liteship.errors import TargetError
 from liteship_agent.records import write_atomic
 
 TARGETS_FILE = Path("targets.toml")
-LOOPBACK = "loopback"
-EMULATED = "emulated"
-BUILT_IN = (LOOPBACK, EMULATED)
 EMULATED_FOLDER = Path(".liteship/emulated")
 EMULATED_STATE = "running.json"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from liteship_agent.job import Case, Job, Tier
@@ -29,6 +30,7 @@ from liteship_agent.manifest import (
     ValidationImage,
     ValidationSet,
 )
+from liteship_agent.records import read_record
 from liteship_agent.report import VALID, Block, Canary, Flip, Refused, Report, Sample, Scores, Summary
 
 IMAGE_COUNT = 290
@@ -313,3 +315,8 @@ def make_pruned_report(manifest: Manifest, **changes: Any) -> Report:
     scores = tuple(make_scores(variant, wrong) for wrong, variant in enumerate(medians_ns, start=22))
     parts = {"job": job, "blocks": blocks, "accuracy": scores, "refused": ()}
     return make_report(manifest, **{**parts, **changes})
+
+
+def last_report(study: Path, target: str = "pi") -> Report:
+    """The latest report that was kept in a study."""
+    return read_record(Report, max((study / "reports" / target).glob("*.json")))

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 from deploy_samples import make_deployment
-from report_samples import IMAGE_COUNT, LITERT, make_case, make_job, make_manifest, make_report, sha
+from report_samples import IMAGE_COUNT, LITERT, last_report, make_case, make_job, make_manifest, make_report, sha
 from rich.console import Console
 
 from liteship import bench as bench_module
 from liteship.bench import bench, with_new_id
 from liteship.bench import make_job as make_request
+from liteship.built_in import LOOPBACK
 from liteship.deploy import Deployment
 from liteship.errors import DataError, LinkError
 from liteship.predictions import Predictions, read_predictions, write_predictions
 from liteship.progress import Reporter
 from liteship.remote import RemoteError
-from liteship.report.store import load_report
-from liteship.targets import LOOPBACK, Target
+from liteship.targets import Target
 from liteship_agent.job import TIERS, Job
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import loads, to_json
@@ -178,7 +178,7 @@ def test_same_request_at_another_time_has_the_same_key() -> None:
 
 def test_report_is_kept_with_what_the_host_adds(run: Callable[..., Report], report: Report, study: Path) -> None:
     found = run(Connection(report))
-    assert load_report(study, "pi", None) == found
+    assert last_report(study) == found
     assert [(r.artefact, r.runtime, r.reason) for r in found.refused] == [
         (sha("magnitude50-dynamic"), LITERT, "it lacks FULLY_CONNECTED version 12")
     ]
@@ -213,7 +213,7 @@ def test_report_is_kept_where_the_link_is_lost_afterwards(
     found = run(Connection(report, explain=LinkError("pi: an answer is required.")))
     assert {flip.cause for flip in found.flips} == {None}
     assert found.extra["pixels"]["largest_difference"] is None
-    assert load_report(study, "pi", None) == found
+    assert last_report(study) == found
     assert "the report is kept; the causes of 4 flips were not found: pi: an answer is required." in heard.getvalue()
 
 
@@ -223,13 +223,13 @@ def test_report_is_on_the_disk_before_flips_are_explained(
     class Interrupted(Connection):
         def call(self, command: str, *arguments: Any, **options: Any) -> Event:
             if "explain" in command:
-                assert load_report(study, "pi", None).summaries
+                assert last_report(study).summaries
                 raise KeyboardInterrupt
             return super().call(command, *arguments, **options)
 
     with pytest.raises(KeyboardInterrupt):
         run(Interrupted(report))
-    assert {flip.cause for flip in load_report(study, "pi", None).flips} == {None}
+    assert {flip.cause for flip in last_report(study).flips} == {None}
 
 
 def test_study_without_predictions_is_refused_before_anything_is_measured(

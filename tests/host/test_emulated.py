@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from liteship.built_in import EMULATED
 from liteship.cli import emulated as cli
 from liteship.emulated import image, initrd, machine, root
 from liteship.errors import LinkError, TargetError
 from liteship.progress import Reporter
-from liteship.targets import EMULATED, EMULATED_STATE, find_target, read_emulated
+from liteship.targets import EMULATED_STATE, find_target, read_emulated
 
 FINGERPRINT = "SHA256:" + "a" * 43
 FIELDS = {"host": "127.0.0.1", "port": 2222, "user": "pi", "host_key_sha256": FINGERPRINT}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from liteship.built_in import LOOPBACK
 from liteship.errors import TargetError
 from liteship.link.endpoint import Endpoint, resolve
-from liteship.targets import LOOPBACK, Target
+from liteship.targets import Target
 
 Resolve = Callable[..., Endpoint]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from deploy_samples import make_deployment
-from report_samples import LITERT, make_job, make_manifest, make_report, sha
+from report_samples import LITERT, last_report, make_job, make_manifest, make_report, sha
 from rich.console import Console
 
 from liteship.cli import measure as measure_module
@@ -21,7 +21,6 @@ from liteship.errors import ReportError, UsageError
 from liteship.plan import Settings
 from liteship.progress import Reporter
 from liteship.recipe import BenchSettings
-from liteship.report.store import load_report
 from liteship.targets import Target
 from liteship_agent.job import Job
 from liteship_agent.records import write_record
@@ -238,7 +237,7 @@ def reported(study: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_repetition_is_the_same_request_at_another_time(
     reported: Path, steps: Steps, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = load_report(reported, "pi", None)
+    before = last_report(reported)
     repeat.repeat_command("pi")
     assert steps.job is not None
     assert steps.job.job_id != before.job.job_id
@@ -253,13 +252,11 @@ def test_repetition_tells_the_plan_and_that_the_first_report_was_fetched(reporte
     assert "= 4 cases, 6 rounds, 24 blocks and 6 canaries, tier rapid: about " in plan
     assert measuring == "measuring"
     (told,) = steps.calls
-    assert told.endswith(
-        f"fetched --folder {steps.deployment.folder} --job {load_report(reported, 'pi', None).job.job_id}"
-    )
+    assert told.endswith(f"fetched --folder {steps.deployment.folder} --job {last_report(reported).job.job_id}")
 
 
 def test_report_is_not_compared_with_itself(reported: Path, steps: Steps) -> None:
-    steps.measured = load_report(reported, "pi", None)
+    steps.measured = last_report(reported)
     with pytest.raises(ReportError, match=r"Another run than job .* is required. Received: the same one") as raised:
         repeat.repeat_command("pi")
     assert raised.value.exit_code == 6

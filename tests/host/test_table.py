@@ -28,8 +28,9 @@ from rich.console import Console
 
 from liteship.report import checks, table
 from liteship.report.comparison import Row
+from liteship.report.document import render_json
 from liteship.report.rows import build_comparison
-from liteship.report.table import render_csv, render_json
+from liteship.report.table import render_csv
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE
 
 
@@ -623,7 +624,7 @@ def test_csv_keeps_exact_numbers_under_the_names_of_the_fields():
 def test_json_keeps_exact_numbers_and_null():
     document = json.loads(render_json(COMPARISON))
 
-    assert (document["schema_version"], document["target"], document["caption"]) == (3, "pi", None)
+    assert (document["schema_version"], document["target"], document["caption"]) == (4, "pi", None)
     assert document["job"]["job_id"] == HEADER.job_id
     assert document["rows"] == json.loads(json.dumps([asdict(row) for row in ROWS]))
     assert document["rows"][-1]["median_ns"] is None

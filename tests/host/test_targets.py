@@ -5,8 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 import liteship.cli.targets as cli
+from liteship.built_in import LOOPBACK
 from liteship.errors import TargetError
-from liteship.targets import LOOPBACK, Target, add_target, expand_targets, find_target, load_targets
+from liteship.targets import Target, add_target, expand_targets, find_target, load_targets
 
 EXAMPLE = Path(__file__).parents[2] / "targets.example.toml"
 FINGERPRINT = "SHA256:" + "a" * 43

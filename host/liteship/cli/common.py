@@ -1,20 +1,20 @@
-"""What the verbs share: options, consoles, and the way from a target's name to an open connection."""
+"""What the verbs that work share: consoles, and the way from a target's name to an open connection."""
 
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
-import typer
 from rich.console import Console
 
+from liteship.built_in import LOOPBACK
+from liteship.cli.options import DEMO_RECIPE, MODELS
 from liteship.cli.targets import dialogue
 from liteship.errors import LiteshipError, UsageError
 from liteship.manifests import read_manifest, study_folder
@@ -23,38 +23,12 @@ from liteship.provision import named_runtimes
 from liteship.recipe import Recipe, load_recipe
 from liteship.remote import Connection
 from liteship.retry import Patience, keep_trying
-from liteship.targets import LOOPBACK, Target, expand_targets, find_target, split_runtimes
+from liteship.targets import Target, expand_targets, find_target, split_runtimes
 from liteship_agent.manifest import Manifest
 
 Result = TypeVar("Result")
 
-MODELS = Path("models")
 _WORK_FOLDER = Path(".liteship")
-DEMO_RECIPE = Path("benchmarks/demo.toml")
-
-TargetOption = Annotated[str, typer.Option("--target", help="Name in targets.toml, loopback or emulated.")]
-TargetsOption = Annotated[
-    str,
-    typer.Option(
-        "--target",
-        metavar="NAME[,NAME]",
-        help="Names or groups of targets.toml, loopback or emulated; several run in parallel.",
-    ),
-]
-StudyOption = Annotated[str | None, typer.Option("--study", help="Folder under models/.  \\[default: the latest]")]
-RuntimeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--runtime",
-        metavar="NAME[,NAME]",
-        help="auto, ai-edge-litert, tflite-runtime or NAME==VERSION; several compare them on the same files.  "
-        "\\[default: the target's]",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use at most so many images (of each split, where it trains).")
-]
 
 
 def reporter() -> Reporter:
@@ -197,11 +171,6 @@ def build(
         from liteship.study.build import build_study
 
         return build_study(recipe, dataset, MODELS, say, jobs, max_drop)
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextmanager

@@ -8,21 +8,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from liteship.cli.common import (
-    JsonOption,
-    RuntimeOption,
-    StudyOption,
-    TargetsOption,
-    check_targets,
-    open_study,
-    runtime_cache,
-    with_connection,
-)
+from liteship.built_in import LOOPBACK
+from liteship.cli.common import check_targets, open_study, runtime_cache, with_connection
+from liteship.cli.options import JsonOption, RuntimeOption, StudyOption, TargetsOption
 from liteship.cli.several import on_targets
 from liteship.deploy import KEEP_RELEASES, Deployment, Plan, deploy, plan_deploy
 from liteship.progress import Reporter
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK, split_runtimes
+from liteship.targets import split_runtimes
 
 Result = TypeVar("Result")
 

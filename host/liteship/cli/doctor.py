@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from liteship.cli.common import JsonOption, check_targets, print_json, reporter, with_connection
+from liteship.built_in import LOOPBACK
+from liteship.cli.common import check_targets, reporter, with_connection
+from liteship.cli.options import JsonOption, print_json
 from liteship.cli.several import Outcome, report_errors, run_each
 from liteship.doctor import Check, check_host, check_target
 from liteship.errors import LiteshipError
 from liteship.progress import Reporter
 from liteship.remote import Connection
-from liteship.targets import LOOPBACK
 
 
 def doctor_command(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from liteship.cli.common import JsonOption, reporter
+from liteship.cli.common import reporter
+from liteship.cli.options import JsonOption
 from liteship.emulated.image import ensure_image, locked
 from liteship.emulated.machine import Machine, Options, find_machine, remove
 from liteship.emulated.machine import start as start_machine

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from liteship.cli.common import MODELS, JsonOption, LimitOption, build, print_json
+from liteship.cli.common import build
+from liteship.cli.options import MODELS, JsonOption, LimitOption, print_json
 from liteship.errors import RecipeError, UsageError
 from liteship.recipe import Recipe, check_recipe, load_recipe
 from liteship_agent.manifest import ManifestEntry

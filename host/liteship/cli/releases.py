@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from liteship.cli.common import JsonOption, TargetsOption, check_targets, with_connection
+from liteship.built_in import LOOPBACK
+from liteship.cli.common import check_targets, with_connection
+from liteship.cli.options import JsonOption, TargetsOption
 from liteship.cli.several import on_targets
 from liteship.errors import LinkError
 from liteship.releases import list_releases, roll_back, verify_releases
-from liteship.targets import LOOPBACK
 
 _MIB = 2**20
 

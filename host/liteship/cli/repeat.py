@@ -9,26 +9,17 @@ from typing import Annotated
 import typer
 
 from liteship.bench import bench, mark_fetched, with_new_id
-from liteship.cli.common import (
-    MODELS,
-    JsonOption,
-    StudyOption,
-    TargetOption,
-    check_options,
-    open_connection,
-    print_json,
-    reporter,
-    runtime_cache,
-)
+from liteship.built_in import LOOPBACK
+from liteship.cli.common import check_options, open_connection, reporter, runtime_cache
 from liteship.cli.measure import ForceOption
+from liteship.cli.options import MODELS, JsonOption, StudyOption, TargetOption, print_json
 from liteship.deploy import Deployment, deploy
 from liteship.errors import ReportError
 from liteship.manifests import read_manifest, study_folder
 from liteship.plan import Planner, Settings, read_history
 from liteship.report.agreement import agreement_json, build_agreement, render_agreement
 from liteship.report.checks import check_report
-from liteship.report.store import load_report
-from liteship.targets import LOOPBACK
+from liteship.report.store import LATEST, find_report, read_report
 from liteship_agent.images import selected_images
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest
@@ -49,7 +40,7 @@ def repeat_command(
     check_options(target, None)
     folder = study_folder(MODELS, study)
     manifest = read_manifest(folder)
-    before = load_report(folder, target, job)
+    _, before = read_report(find_report(MODELS, job or LATEST, folder.name, target))
     if before.manifest_sha256 != manifest.sha256():
         raise _changed(before, f"manifest {before.manifest_sha256[:12]}", manifest.sha256()[:12])
     check_report(manifest, before, selected_images(manifest, before.job.limit))

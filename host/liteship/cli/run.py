@@ -11,18 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from liteship.cli.common import (
-    DEMO_RECIPE,
-    MODELS,
-    JsonOption,
-    LimitOption,
-    RuntimeOption,
-    StudyOption,
-    TargetsOption,
-    build,
-    check_targets,
-    open_study,
-)
+from liteship.built_in import LOOPBACK
+from liteship.cli.common import build, check_targets, open_study
 from liteship.cli.measure import (
     BudgetOption,
     CpusOption,
@@ -33,14 +23,16 @@ from liteship.cli.measure import (
     measure,
     read_wishes,
 )
+from liteship.cli.options import DEMO_RECIPE, MODELS, JsonOption, LimitOption, RuntimeOption, StudyOption, TargetsOption
 from liteship.cli.several import Action, on_targets
 from liteship.operators import known_runtime
 from liteship.progress import Reporter
 from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
+from liteship.report.document import render_json
 from liteship.report.rows import build_comparison
-from liteship.report.table import render_json, render_terminal
-from liteship.targets import LOOPBACK, find_target
+from liteship.report.table import render_terminal
+from liteship.targets import find_target
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from liteship import service
-from liteship.cli.common import JsonOption, TargetOption, open_connection, print_json, reporter
+from liteship.cli.common import open_connection, reporter
+from liteship.cli.options import JsonOption, TargetOption, print_json
 from liteship.errors import LinkError
 from liteship.remote import Connection
 from liteship.service import ServiceAnswer

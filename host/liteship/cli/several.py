@@ -20,7 +20,8 @@ from typing import Any, Generic, TypeVar
 import typer
 from rich.console import Console
 
-from liteship.cli.common import print_json, reporter
+from liteship.cli.common import reporter
+from liteship.cli.options import print_json
 from liteship.errors import LinkError, LiteshipError
 from liteship.progress import Reporter, Reporters
 from liteship_agent.errors import AgentError

@@ -14,13 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from liteship.built_in import EMULATED, LOOPBACK
 from liteship.errors import TargetError
 from liteship.link.endpoint import resolve
 from liteship.remote import scan_host_key
 from liteship.targets import (
-    EMULATED,
     EMULATED_FOLDER,
-    LOOPBACK,
     TARGETS_FILE,
     Target,
     add_target,

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liteship.built_in import EMULATED
 from liteship.emulated.image import QEMU, Image, find_program
 from liteship.emulated.root import USER
 from liteship.errors import LinkError
 from liteship.progress import Reporter
 from liteship.remote import Connection
-from liteship.targets import EMULATED, EMULATED_STATE, Target, read_emulated
+from liteship.targets import EMULATED_STATE, Target, read_emulated
 from liteship_agent.records import write_atomic
 
 _ADDRESS = "127.0.0.1"

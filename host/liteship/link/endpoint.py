@@ -18,8 +18,9 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import ConfigParseError, CouldNotCanonicalize
 
+from liteship.built_in import BUILT_IN
 from liteship.errors import TargetError
-from liteship.targets import BUILT_IN, Target
+from liteship.targets import Target
 
 _PORT = 22
 _DEEPEST_INCLUDE = 16

@@ -53,6 +53,7 @@ class Answers:
         correct, image_count: Images classified correctly, of all.
         low_ratio, high_ratio: 95 % Wilson interval of their share.
         labels: Names of the rows and columns of the confusion matrix.
+        wrong: Which of the images are classified wrongly, from 0, ascending.
         confusion: Images by true label (row) and answer (column).
         difference_ratio, difference_low_ratio, difference_high_ratio: Accuracy less that of the baseline on the same
             images, in the same runtime where it ran there, with its 95 % interval; None for the baseline.
@@ -70,6 +71,7 @@ class Answers:
     low_ratio: float
     high_ratio: float
     labels: tuple[str, ...]
+    wrong: tuple[int, ...]
     confusion: Confusion
     golden_difference: float
     golden_tolerance: float
@@ -141,6 +143,7 @@ def _build(
         low_ratio=low,
         high_ratio=high,
         labels=manifest.labels,
+        wrong=tuple(index for index, is_right in enumerate(right) if not is_right),
         confusion=confusion_matrix(labels, answers_of(scores), len(manifest.labels)),
         golden_difference=scores.golden_difference,
         golden_tolerance=scores.golden_tolerance,

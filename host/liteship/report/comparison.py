@@ -1,12 +1,14 @@
 """What a comparison consists of: a header, a row for each artefact and way of running it, and the answers behind them.
 
-`rows` makes it from a manifest and a report, `table` shows it. None is a figure that does not exist; nothing is
-estimated.
+`rows` makes it from a manifest and a report, `table` and the pages show it, `document` keeps it as a file, and verdicts
+are made from it alone. None is a figure that does not exist; nothing is estimated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from liteship.report.accuracy import Answers
 
@@ -47,6 +49,8 @@ class Row:
         ratio_to_baseline, ratio_low, ratio_high: Latency as a multiple of the baseline's in the same rounds with its
             95 % interval; 0.62 takes 62 % of its time. None, like `latency_gain`, on an emulated machine.
         latency_tie: Whether that interval holds 1; None for the baseline.
+        round_medians_ns: Median latency in each round, of the measurement that counts; None where it is void or
+            missing.
         end_to_end_median_ns: Decoding to classification of one image.
         decode_ns, preprocess_ns, invoke_ns, postprocess_ns: Its stages, median over blocks.
         init_ns, first_ns, warmup_ns, warmup_count: Loading, first invocation, warm-up: medians over blocks.
@@ -120,6 +124,7 @@ class Row:
     ratio_low: float | None = None
     ratio_high: float | None = None
     latency_tie: bool | None = None
+    round_medians_ns: tuple[float | None, ...] = ()
     end_to_end_median_ns: float | None = None
     decode_ns: float | None = None
     preprocess_ns: float | None = None
@@ -168,6 +173,7 @@ class Header:
     """What all rows of one job share; runtime, threads and CPUs are None where they differ.
 
     Args:
+        study: Name of the study.
         board: Model of the board, else of its CPU, None where neither is known.
         date: When the job was made, by the host's clock ("2026-11-22 10:15"), None if its id does not say.
         image_count: Validation images that were classified on the target.
@@ -176,11 +182,15 @@ class Header:
         repeats: How often a void block may be measured again.
         forced, problems: Whether the preflight could be overridden, and what it had found.
         blind_sensors: What would tell about throttling and is missing here, each with reason and remedy.
+        environment: Of the target, as the agent read it: kernel, operating system, governor, memory and so on.
+        images_sha256: Of the images and their labels in order: answers on equal ones can be compared one by one.
+        manifest_sha256: Of the manifest that the report was made from.
         pixels_different: Images whose resized pixels are not the host's, None where that was not compared.
         largest_pixel_difference: Of those that were compared, 0 to 255; None where it is not known.
     """
 
     target: str
+    study: str
     board: str | None
     runtime: str | None
     runtime_version: str | None
@@ -198,6 +208,9 @@ class Header:
     blind_sensors: tuple[str, ...]
     pixels_different: int | None
     largest_pixel_difference: int | None
+    images_sha256: str
+    manifest_sha256: str
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from liteship.built_in import EMULATED
 from liteship.report.comparison import NO_GAIN, Row
 from liteship.report.plausibility import Run, judge_plausibility, measured_clock_hz
 from liteship.report.summary import counting_blocks
 from liteship.stats import is_tie, median
-from liteship.targets import EMULATED
 from liteship_agent.manifest import Manifest
-from liteship_agent.report import UNSTABLE, Block, Report, Summary
+from liteship_agent.report import UNSTABLE, VOID, Block, Report, Summary
 
 Value = TypeVar("Value")
 
@@ -48,7 +48,8 @@ def add_figures(row: Row, manifest: Manifest, report: Report, case_index: int) -
         return row
     by_round = counting_blocks(report, case_index)
     row = _add_process(_add_latency(row, summary), list(by_round.values()))
-    row = _add_gains(row, summary, by_round, report)
+    medians = tuple(_round_median(by_round.get(index)) for index in range(report.job.tier.rounds))
+    row = _add_gains(replace(row, round_medians_ns=medians), summary, by_round, report)
     row = replace(row, sparse_speedup_ratio=_sparse_speedup(manifest, report, summary))
     if report.target == EMULATED:
         row = _without_speed_up(row)
@@ -71,6 +72,10 @@ def ratios(pairs: Iterable[tuple[float | None, float | None]]) -> list[float]:
 
 def _summary(report: Report, case_index: int) -> Summary | None:
     return next((summary for summary in report.summaries if summary.case_index == case_index), None)
+
+
+def _round_median(block: Block | None) -> float | None:
+    return None if block is None or block.validity == VOID else median(block.latencies_ns)
 
 
 def _add_latency(row: Row, summary: Summary) -> Row:

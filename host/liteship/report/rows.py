@@ -8,8 +8,9 @@ A figure that was not measured is None and the row's status says why; nothing is
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from liteship.report.checks import check_report
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.figures import add_figures, common, gain, ratios
 from liteship_agent.images import selected_images
-from liteship_agent.manifest import Manifest, ManifestEntry
+from liteship_agent.manifest import Manifest, ManifestEntry, ValidationImage
 from liteship_agent.report import UNKNOWN, Report
 
 _THROTTLING_SENSORS = ("throttled_bits", "cooling_state", "throttle_count")
@@ -36,15 +37,16 @@ def build_comparison(manifest: Manifest, report: Report) -> Comparison:
     answers = build_answers(manifest, report, images)
     rows = [row for entry in manifest.entries for row in _entry_rows(entry, manifest, report, answers)]
     rows += [Row(failure.variant, None, f"failed: {failure.stage}: {failure.reason}") for failure in manifest.failures]
-    return Comparison(_header(manifest, report), tuple(rows), tuple(answers))
+    return Comparison(_header(manifest, report, images), tuple(rows), tuple(answers))
 
 
-def _header(manifest: Manifest, report: Report) -> Header:
+def _header(manifest: Manifest, report: Report, images: Sequence[ValidationImage]) -> Header:
     board = report.environment.get("board_model") or report.environment.get("cpu_model")
     job, entry = report.job, _baseline(manifest, report)
     runtime, _, version = (common(job.runtimes[case.runtime] for case in job.cases) or "").partition("==")
     return Header(
         target=report.target,
+        study=manifest.study,
         board=None if board is None else str(board),
         runtime=runtime or None,
         runtime_version=version or None,
@@ -62,7 +64,15 @@ def _header(manifest: Manifest, report: Report) -> Header:
         blind_sensors=_blind_sensors(report),
         pixels_different=report.extra.get("pixels", {}).get("different"),
         largest_pixel_difference=report.extra.get("pixels", {}).get("largest_difference"),
+        images_sha256=_images_sha256(images),
+        manifest_sha256=report.manifest_sha256,
+        environment=report.environment,
     )
+
+
+def _images_sha256(images: Sequence[ValidationImage]) -> str:
+    """Of names, labels and sizes: studies of the same pictures share it."""
+    return hashlib.sha256(repr([(image.path, image.label, image.size) for image in images]).encode()).hexdigest()
 
 
 def _baseline(manifest: Manifest, report: Report) -> ManifestEntry | None:

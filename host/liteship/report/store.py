@@ -1,34 +1,139 @@
-"""Find and read the reports of a study."""
+"""The reports of all studies: found, listed and read by reference.
+
+A reference is `latest`, or the first digits of a job's id or all of them, each also after `TARGET:`; or the path of a
+file, raw report or JSON document of a comparison. A report is read with the manifest that it was made from, which is
+kept beside it even where the study has been made anew since.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from liteship.errors import ReportError
+from liteship.errors import DataError, ReportError
+from liteship.manifests import read_manifest_of, study_folder
+from liteship.report.comparison import Comparison
+from liteship.report.document import SCHEMA_VERSION, comparison_from_json
+from liteship.report.rows import build_comparison
 from liteship_agent.errors import RecordError
-from liteship_agent.records import read_record
+from liteship_agent.manifest import Manifest
+from liteship_agent.records import from_json, parse_json
 from liteship_agent.report import Report
 
+LATEST = "latest"
 
-def load_report(study: Path, target: str, job_id: str | None) -> Report:
-    """One report of a study.
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A report on the disk, `<study>/reports/<target>/<job_id>.json`.
 
     Args:
-        study: Folder of the study.
-        target: Name of the target.
-        job_id: Which one, None for the latest.
+        path: Of the file.
+    """
+
+    path: Path
+
+    @property
+    def job_id(self) -> str:
+        """Which job it is of; ids sort by time."""
+        return self.path.stem
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+        return self.path.parent.name
+
+    @property
+    def study(self) -> Path:
+        """Folder of the study."""
+        return self.path.parents[2]
+
+
+def find_reports(models: Path, study: str | None = None, target: str | None = None) -> list[ReportFile]:
+    """All reports, the latest first.
+
+    Args:
+        models: Folder of studies.
+        study: Of this one alone.
+        target: Of this one alone.
+    """
+    paths = models.glob(f"{study or '*'}/reports/{target or '*'}/*.json")
+    # Through `latest` every report of that study would come twice.
+    kept = {path.resolve() for path in paths if not path.name.startswith(".")}
+    return sorted(map(ReportFile, kept), key=lambda file: file.job_id, reverse=True)
+
+
+def find_report(models: Path, reference: str, study: str | None = None, target: str | None = None) -> ReportFile:
+    """The report that a reference stands for.
+
+    Args:
+        models: Folder of studies.
+        reference: See above; not a path.
+        study: Where to look; without one `latest` is of the latest study, and ids are looked for in all.
+        target: Where to look, None for all.
 
     Raises:
-        ReportError: there is none, or it cannot be read.
+        DataError: there is no study.
+        ReportError: there is no such report, or several.
     """
-    folder = study / "reports" / target
-    known = sorted(path.stem for path in folder.glob("*.json"))
-    if not known or (job_id is not None and job_id not in known):
-        raise ReportError(
-            f"{folder}: a report {job_id or 'of a measurement'} is required. Received: {', '.join(known) or 'none'}.",
-            f"Measure first: liteship bench --target {target}",
-        )
+    before, colon, name = reference.rpartition(":")
+    target = before if colon else target
+    if name == LATEST or study is not None:
+        study = study_folder(models, study).name
+    known = find_reports(models, study, target)
+    found = known[:1] if name == LATEST else [file for file in known if file.job_id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    where = f" of study {study}" * (study is not None) + f" on {target}" * (target is not None)
+    some = ", ".join(f"{file.target}:{file.job_id}" for file in (found or known)[:5]) or "none"
+    problem = f"{len(found)} of them" if found else reference
+    raise ReportError(
+        f"One report{where} by its id or {LATEST} is required. Received: {problem}; there are: {some}.",
+        f"Measure: liteship bench{f' --target {target}' * (target is not None)}" if not known else "",
+    )
+
+
+def read_report(file: ReportFile) -> tuple[Manifest, Report]:
+    """A report with the manifest that it was made from.
+
+    Raises:
+        ReportError: one of them cannot be read or is missing.
+    """
     try:
-        return read_record(Report, folder / f"{job_id or known[-1]}.json")
+        report = from_json(Report, _parse(file.path), str(file.path))
     except RecordError as exc:
         raise ReportError(str(exc), "Measure again.") from exc
+    return _manifest(file, report), report
+
+
+def load_comparison(models: Path, reference: str, study: str | None = None, target: str | None = None) -> Comparison:
+    """The comparison that a reference stands for; see `find_report` for the arguments.
+
+    Raises:
+        DataError, ReportError: there is no such report, or it cannot be read, or is not whole.
+    """
+    path = Path(reference)
+    if path.suffix != ".json" and not path.is_file():
+        return build_comparison(*read_report(find_report(models, reference, study, target)))
+    try:
+        data = _parse(path)
+        if not isinstance(data, dict) or "rows" in data or "blocks" not in data:
+            return comparison_from_json(data, str(path))
+    except RecordError as exc:
+        hint = f"It may be of another version; write it again: liteship report --format json (schema {SCHEMA_VERSION})."
+        raise ReportError(str(exc), hint) from exc
+    return build_comparison(*read_report(ReportFile(path.resolve())))
+
+
+def _parse(path: Path) -> object:
+    try:
+        return parse_json(path.read_bytes(), str(path))
+    except OSError as exc:
+        raise RecordError(str(path), "", "a readable file", exc.strerror or str(exc)) from exc
+
+
+def _manifest(file: ReportFile, report: Report) -> Manifest:
+    try:
+        return read_manifest_of(file.study, report.manifest_sha256)
+    except DataError as exc:
+        raise ReportError(exc.message, exc.hint) from exc

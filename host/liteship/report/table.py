@@ -1,7 +1,7 @@
-"""The comparison for terminal, Markdown, CSV and JSON.
+"""The comparison for terminal, Markdown and CSV.
 
-Terminal and Markdown round for the reader; CSV and JSON keep every number as it is, in the unit its name says. A figure
-that does not exist is an en dash (nothing in CSV, null in JSON) and the status says why. Where a terminal is too narrow
+Terminal and Markdown round for the reader; CSV keeps every number as it is, in the unit its name says. A figure that
+does not exist is an en dash (nothing in CSV) and the status says why. Where a terminal is too narrow
 for one line a row, figures are stacked in one cell instead of cutting any. Below the rows stand the tables of
 `sections` and the sentences of `sentences`.
 """
@@ -11,23 +11,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from liteship.built_in import CAPTIONS, EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sections import (
     Section,
     against_section,
     confusion_section,
     flips_section,
-    keras_lines,
     keras_section,
     process_section,
 )
@@ -57,16 +56,9 @@ from liteship.report.text import (
     plain,
 )
 from liteship.stats import P90_MIN_QUERIES
-from liteship.targets import EMULATED, LOOPBACK
-
-JSON_SCHEMA_VERSION = 3
 
 _NARROW_COLUMNS = 80
 _UNLIMITED = 10_000
-_CAPTIONS = {
-    LOOPBACK: "this computer, not a board",
-    EMULATED: "an emulated machine: its milliseconds say nothing about a board",
-}
 _STATUS_STYLES = {
     "valid": "green",
     "repeated": "green",
@@ -169,7 +161,7 @@ def render_markdown(comparison: Comparison) -> str:
 def render_csv(comparison: Comparison) -> str:
     """One line per row, columns named as the fields of `Row`, exact numbers, nothing where there is no figure.
 
-    CPUs stand as 0-3, several reasons in one cell between semicolons.
+    CPUs stand as 0-3, several reasons or rounds in one cell between semicolons.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -177,26 +169,10 @@ def render_csv(comparison: Comparison) -> str:
     writer.writerow(["target", "job_id", *(field.name for field in dataclasses.fields(Row))])
     for row in comparison.rows:
         cells = {**dataclasses.asdict(row), "cpus": "" if row.cpus is None else cpu_list(row.cpus)}
-        cells |= {"reasons": "; ".join(row.reasons), "peak_reasons": "; ".join(row.peak_reasons)}
+        cells |= {name: "; ".join(getattr(row, name)) for name in ("reasons", "peak_reasons")}
+        cells["round_medians_ns"] = "; ".join("" if ns is None else str(ns) for ns in row.round_medians_ns)
         writer.writerow([header.target, header.job_id, *cells.values()])
     return out.getvalue()
-
-
-def render_json(comparison: Comparison) -> str:
-    """One object: schema_version, target, caption, job (the other fields of `Header`), rows (the fields of `Row`),
-    answers (the fields of `Answers`: confusion matrices and flips), keras_models (the fields of `KerasLine`).
-    """
-    job = dataclasses.asdict(comparison.header)
-    document: dict[str, Any] = {
-        "schema_version": JSON_SCHEMA_VERSION,
-        "target": job.pop("target"),
-        "caption": _CAPTIONS.get(comparison.header.target),
-        "job": job,
-        "rows": [dataclasses.asdict(row) for row in comparison.rows],
-        "answers": [dataclasses.asdict(answers) for answers in comparison.answers],
-        "keras_models": [dataclasses.asdict(line) for line in keras_lines(comparison.rows)],
-    }
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _cells(row: Row, varying: Sequence[str]) -> _Cells:
@@ -327,7 +303,7 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 
 def _heading(header: Header) -> tuple[str, str]:
     """What was measured, and how; what differs between the rows stands in them."""
-    caption = _CAPTIONS.get(header.target)
+    caption = CAPTIONS.get(header.target)
     machine = (f"{header.target} ({caption})" if caption else header.target, header.board or "unknown board")
     settings = (
         f"{header.runtime} {header.runtime_version}" if header.runtime else "",

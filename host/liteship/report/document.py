@@ -1,0 +1,83 @@
+"""A comparison as a JSON file: what `--format json` prints, and what verdicts and gates read again.
+
+It holds everything that they need, so that it can be kept without the study and the raw report that it was made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from liteship.built_in import CAPTIONS
+from liteship.errors import ReportError
+from liteship.report.accuracy import Answers
+from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.sections import keras_lines
+from liteship_agent.errors import RecordError
+from liteship_agent.records import from_json, parse_json
+
+SCHEMA_VERSION = 4
+
+
+def render_json(comparison: Comparison) -> str:
+    """One object: schema_version, target, caption, job (the other fields of `Header`), rows (the fields of `Row`),
+    answers (the fields of `Answers`: confusion matrices and flips), keras_models (the fields of `KerasLine`).
+    """
+    job = dataclasses.asdict(comparison.header)
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "target": job.pop("target"),
+        "caption": CAPTIONS.get(comparison.header.target),
+        "job": job,
+        "rows": [dataclasses.asdict(row) for row in comparison.rows],
+        "answers": [dataclasses.asdict(answers) for answers in comparison.answers],
+        "keras_models": [dataclasses.asdict(line) for line in keras_lines(comparison.rows)],
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def read_document(path: Path) -> Comparison:
+    """A comparison from a file that holds what `render_json` wrote.
+
+    Raises:
+        ReportError: it cannot be read, is cut short, of another schema, or a field is missing or of another kind.
+    """
+    try:
+        data = parse_json(path.read_bytes(), str(path))
+        return comparison_from_json(data, str(path))
+    except OSError as exc:
+        raise ReportError(f"{path}: a readable file is required. Received: {exc.strerror}.") from exc
+    except RecordError as exc:
+        raise ReportError(str(exc), "Write it again: liteship report --format json") from exc
+
+
+def comparison_from_json(data: Any, source: str) -> Comparison:
+    """A comparison from the object of its document.
+
+    Args:
+        data: Parsed JSON.
+        source: Name for error messages, usually the file.
+
+    Raises:
+        RecordError: as `read_document`.
+    """
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        found = data.get("schema_version") if isinstance(data, dict) else type(data).__name__
+        raise RecordError(source, "schema_version", f"a comparison of schema_version {SCHEMA_VERSION}", str(found))
+    job = data.get("job")
+    if not isinstance(job, dict):
+        raise RecordError(source, "job", "an object", str(job)[:60])
+    return Comparison(
+        header=from_json(Header, {"target": data.get("target"), **job}, source, "job"),
+        rows=_listed(Row, data, "rows", source),
+        answers=_listed(Answers, data, "answers", source),
+    )
+
+
+def _listed(cls: type[Any], data: dict[str, Any], name: str, source: str) -> tuple[Any, ...]:
+    items = data.get(name)
+    if not isinstance(items, list):
+        raise RecordError(source, name, "a list", str(items)[:60])
+    return tuple(from_json(cls, item, source, f"{name}[{index}]") for index, item in enumerate(items))
