@@ -31,6 +31,8 @@ class Sample:
     part: Part
     parts: Tuple[Part, ...] = ()
     rows: Tuple[Tuple[float, ...], ...] = ()
+    counts: Tuple[int, ...] = ()
+    names: Tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     note: Optional[str] = None
     anything: Any = None
@@ -49,6 +51,8 @@ samples = st.builds(
     *(texts, finite, st.booleans(), parts),
     parts=st.lists(parts, max_size=3).map(tuple),
     rows=st.lists(st.lists(finite, max_size=3).map(tuple), max_size=3).map(tuple),
+    counts=st.lists(st.integers()).map(tuple),
+    names=st.lists(texts).map(tuple),
     limits=st.dictionaries(texts, finite, max_size=3),
     note=st.none() | texts,
     extra=st.dictionaries(texts.map(lambda name: f"later {name}"), st.none() | texts | st.integers(), max_size=3),
@@ -107,6 +111,10 @@ def test_a_missing_field_takes_its_default_or_is_refused():
         ({"parts": {}}, "parts", "a list", "{}"),
         ({"parts": [{"name": "a", "size": 1}, None]}, "parts[1]", "an object", "null"),
         ({"rows": [[0.5], [0.5, "x"]]}, "rows[1][1]", "a number", '"x"'),
+        ({"counts": [1, True]}, "counts[1]", "an integer", "true"),
+        ({"counts": [1, 1.0]}, "counts[1]", "an integer", "1.0"),
+        ({"names": ["a", 1]}, "names[1]", "a string", "1"),
+        ({"rows": [[True]]}, "rows[0][0]", "a number", "true"),
         ({"limits": {"a": [1]}}, "limits.a", "a number", "[1]"),
         ({"note": 0}, "note", "a string", "0"),
     ],
@@ -125,6 +133,14 @@ def test_a_whole_number_is_read_as_the_float_it_stands_for():
     ratio = read(ratio=1).ratio
 
     assert (ratio, type(ratio)) == (1.0, float)
+    assert [type(number) for number in read(rows=[[1, 2.5]]).rows[0]] == [float, float]
+
+
+def test_a_number_beyond_the_finite_is_refused_in_a_list_too():
+    data = {**OBJECT, "rows": [[0.5, float("inf")]]}
+
+    with pytest.raises(RecordError, match=r"rows\[0\]\[1\]: a finite number"):
+        records.from_json(Sample, data, "sample.json")
 
 
 def test_a_long_value_is_shortened_in_the_message():
@@ -145,7 +161,9 @@ def test_what_is_not_one_json_object_is_refused(data):
 
 @pytest.mark.parametrize("field_name", ["ratio", "anything", "later"])
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999", "1" + "0" * 400, '"\\ud800"', "[" * 65 + "]" * 65])
-def test_what_could_not_be_written_again_is_refused(field_name, text):
+@pytest.mark.parametrize("holder", ["{}", "[0, {}]", "[[1.5, 2], [{}, 1]]"])
+def test_what_could_not_be_written_again_is_refused(field_name, text, holder):
+    text = holder.format(text)
     rest = json.dumps({key: value for key, value in OBJECT.items() if key != field_name})
 
     with pytest.raises(RecordError):
