@@ -21,6 +21,7 @@ from liteship.cli import run as run_module
 from liteship.data import Dataset
 from liteship.doctor import Check
 from liteship.errors import ConversionError, DataError, LinkError
+from liteship.manifests import keep_manifest
 from liteship_agent.errors import ModelError
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import write_record
@@ -272,28 +273,43 @@ def test_without_any_study_there_is_nothing_to_report(run: Run) -> None:
     assert "Received: none. Make one: liteship run" in only_error(run("report"), 2)
 
 
-def test_manifest_that_cannot_be_read_is_refused(run: Run, study: Path) -> None:
-    (study / "manifest.json").write_text('{"schema_version": 1')
-    error = only_error(run("report"), 2)
-    assert "manifest.json" in error
-    assert error.endswith("Run the recipe again.")
-
-
-def test_missing_report_is_refused(run: Run, study: Path) -> None:
-    error = only_error(run("report"), 6)
-    assert "a report of a measurement is required. Received: none." in error
-    assert error.endswith("Measure first: liteship bench --target loopback")
-
-
-def test_report_of_an_unknown_target_is_refused(run: Run, study: Path) -> None:
-    assert "liteship targets add pi" in only_error(run("report", "--target", "pi"), 2)
-
-
 @pytest.fixture
 def reported(study: Path) -> Path:
     """A study with one report of target pi."""
     write_record(make_report(make_manifest()), study / "reports/pi/20261122-101500-0123.json")
     return study
+
+
+def test_report_whose_manifest_cannot_be_read_is_refused(run: Run, reported: Path) -> None:
+    (reported / "manifest.json").write_text('{"schema_version": 1')
+    error = only_error(run("report"), 6)
+    assert "manifest.json" in error
+    assert error.endswith("Measure again.")
+
+
+def test_report_is_read_with_the_manifest_that_was_kept_for_it(run: Run, reported: Path) -> None:
+    keep_manifest(reported, make_manifest())
+    (reported / "manifest.json").write_text('{"schema_version": 1')
+    assert run("report")[0] == 0
+
+
+def test_missing_report_is_refused(run: Run, study: Path) -> None:
+    error = only_error(run("report", "--target", "loopback"), 6)
+    assert "A report of study pets on loopback is required. Received: none." in error
+    assert error.endswith("Measure first: liteship bench --target loopback")
+
+
+def test_report_of_an_unknown_target_is_refused(run: Run, reported: Path) -> None:
+    error = only_error(run("report", "--target", "pii"), 2)
+    assert "A known target is required (loopback, emulated, pi). Received: pii. Did you mean pi?" in error
+    assert error.endswith("liteship targets add pii --host raspberrypi.local --user pi")
+    assert "liteship targets add pii" in only_error(run("report", "--job", "pii:latest"), 2)
+
+
+def test_known_target_without_a_report_is_told_to_be_measured(run: Run, reported: Path, folder: Path) -> None:
+    (folder / "targets.toml").write_text('[targets.pi4]\nhost = "pi4"\n')
+    error = only_error(run("report", "--target", "pi4"), 6)
+    assert error.endswith("Measure first: liteship bench --target pi4")
 
 
 def test_report_is_printed_in_every_form(run: Run, reported: Path) -> None:
@@ -310,7 +326,9 @@ def test_report_is_printed_in_every_form(run: Run, reported: Path) -> None:
 def test_unknown_form_job_and_report_of_another_schema_are_refused(run: Run, reported: Path) -> None:
     error = only_error(run("report", "--target", "pi", "--format", "xml"), 2)
     assert "one of terminal, markdown, csv, json is required. Received: xml." in error
-    assert "a report 1999 is required" in only_error(run("report", "--target", "pi", "--job", "1999"), 6)
+    error = only_error(run("report", "--target", "pi", "--job", "1999"), 6)
+    assert "The id of one report on pi, its first digits or latest is required. Received: '1999'" in error
+    assert "there are: pi:20261122-101500-0123." in error
     (reported / "reports/pi/20261122-101500-0123.json").write_text('{"schema_version": 99}')
     assert "schema_version" in only_error(run("report", "--target", "pi"), 6)
 
@@ -341,12 +359,17 @@ def test_axis_that_cannot_be_read_is_refused_before_long_work(
 
 
 def test_repetition_without_a_report_is_refused(run: Run, study: Path) -> None:
-    assert "a report of a measurement is required. Received: none." in only_error(run("repeat"), 6)
+    error = only_error(run("repeat"), 6)
+    assert "A report of study pets on loopback is required. Received: none." in error
+    assert error.endswith("Measure first: liteship bench --target loopback")
 
 
 def test_repetition_of_another_study_is_refused(run: Run, study: Path) -> None:
-    report = make_report(make_manifest(failures=()), target="loopback")
+    before = make_manifest(failures=())
+    report = make_report(before, target="loopback")
     write_record(report, study / "reports/loopback/20261122-101500-0123.json")
+    assert "the manifest" in only_error(run("repeat"), 6)
+    keep_manifest(study, before)
     error = only_error(run("repeat"), 6)
     assert "which job 20261122T101500Z-0123456789ab measured, is required" in error
     assert error.endswith("run liteship bench, then repeat that.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from liteship.built_in import BUILT_IN
 from liteship.errors import DataError, ReportError
 from liteship.manifests import read_manifest_of, study_folder
 from liteship.report.comparison import Comparison
@@ -57,10 +58,11 @@ def find_reports(models: Path, study: str | None = None, target: str | None = No
         study: Of this one alone.
         target: Of this one alone.
     """
-    paths = models.glob(f"{study or '*'}/reports/{target or '*'}/*.json")
     # Through `latest` every report of that study would come twice.
-    kept = {path.resolve() for path in paths if not path.name.startswith(".")}
-    return sorted(map(ReportFile, kept), key=lambda file: file.job_id, reverse=True)
+    kept = {path.resolve() for path in models.glob("*/reports/*/*.json") if not path.name.startswith(".")}
+    files = [file for file in map(ReportFile, kept) if study in (None, file.study.name)]
+    asked = [file for file in files if target in (None, file.target)]
+    return sorted(asked, key=lambda file: (file.job_id, file.study.name, file.target), reverse=True)
 
 
 def find_report(models: Path, reference: str, study: str | None = None, target: str | None = None) -> ReportFile:
@@ -74,10 +76,13 @@ def find_report(models: Path, reference: str, study: str | None = None, target: 
 
     Raises:
         DataError: there is no study.
+        TargetError: no report is of that target, and targets.toml does not have it either.
         ReportError: there is no such report, or several.
     """
     before, colon, name = reference.rpartition(":")
     target = before if colon else target
+    if target is not None:
+        _require_target(models, target)
     if name == LATEST or study is not None:
         study = study_folder(models, study).name
     known = find_reports(models, study, target)
@@ -85,12 +90,28 @@ def find_report(models: Path, reference: str, study: str | None = None, target: 
     if len(found) == 1:
         return found[0]
     where = f" of study {study}" * (study is not None) + f" on {target}" * (target is not None)
-    some = ", ".join(f"{file.target}:{file.job_id}" for file in (found or known)[:5]) or "none"
-    problem = f"{len(found)} of them" if found else reference
+    if not known:
+        command = f"liteship bench{f' --target {target}' * (target is not None)}"
+        raise ReportError(f"A report{where} is required. Received: none.", f"Measure first: {command}")
+    some = ", ".join(f"{file.target}:{file.job_id}" for file in (found or known)[:5])
+    problem = f"{reference!r}, which {len(found)} have" if found else repr(reference)
     raise ReportError(
-        f"One report{where} by its id or {LATEST} is required. Received: {problem}; there are: {some}.",
-        f"Measure: liteship bench{f' --target {target}' * (target is not None)}" if not known else "",
+        f"The id of one report{where}, its first digits or {LATEST} is required. Received: {problem}; "
+        f"there are: {some}.",
+        "All: liteship reports",
     )
+
+
+def _require_target(models: Path, name: str) -> None:
+    """Raise TargetError for a target that has no report, is not built in, and does not stand in the inventory."""
+    measured = {file.target for file in find_reports(models)}
+    if name in measured or name in BUILT_IN:
+        return
+    from liteship.targets import load_targets, unknown_target
+
+    targets = load_targets()
+    if name not in targets:
+        raise unknown_target(name, sorted({*targets, *measured} - {*BUILT_IN}))
 
 
 def read_report(file: ReportFile) -> tuple[Manifest, Report]:
