@@ -1,8 +1,8 @@
 """The statistics of the tables.
 
 Of latencies: median and percentiles by nearest rank, the early-stopping bound, and the ratio of two cases from paired
-rounds. Of accuracies: the interval of one, and of the difference of two on the same images. Of both: what is a tie,
-and whether two runs agree. Intervals of latencies are in intervals.py.
+rounds or of two jobs. Of accuracies: the interval of one, and of the difference of two on the same or on other images.
+Of both: what is a tie, and whether two runs agree. Intervals of latencies are in intervals.py.
 
 Pure functions of the standard library, so that reading a report needs neither numpy nor scipy.
 """
@@ -14,6 +14,8 @@ import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeVar
+
+from liteship.distributions import normal_quantile, student_quantile
 
 Number = TypeVar("Number", int, float)
 Key = TypeVar("Key", bound=Hashable)
@@ -125,7 +127,42 @@ def paired_ratio(
     center = statistics.fmean(logs)
     if len(logs) == 1:
         return math.exp(center), None, None
-    half_width = _t(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    half_width = student_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(center), math.exp(center - half_width), math.exp(center + half_width)
+
+
+def independent_ratio(
+    figures: Sequence[int] | Sequence[float], baseline: Sequence[int] | Sequence[float]
+) -> tuple[float, float | None, float | None]:
+    """How many times the time of one job another takes for the same case, with its 95 % interval.
+
+    The rounds of two jobs have nothing in common, so that they are two independent samples: the ratio of geometric
+    means, and Welch's t on the logarithms, which does not take both to scatter alike.
+
+    Args:
+        figures: Of the one job, one for each round, above 0; medians of its blocks.
+        baseline: The same of the other, in the same unit, in any order and number.
+    Returns:
+        Ratio, lower and upper bound; no bounds where one of them has a single round.
+    Raises:
+        ValueError: one is empty, or a figure is not above 0.
+    Source: Welch (1947), with the degrees of freedom of Satterthwaite (1946).
+    """
+    for values in (figures, baseline):
+        _require_values(values)
+        if min(values) <= 0:
+            raise ValueError(f"Figures above 0 are required. Received: {min(values)}")
+    logs = [[math.log(value) for value in values] for values in (figures, baseline)]
+    center = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
+    if min(map(len, logs)) == 1:
+        return math.exp(center), None, None
+    parts = [statistics.variance(sample) / len(sample) for sample in logs]
+    half_width = 0.0
+    if (total := sum(parts)) > 0:
+        # Shares of the total, because squares of tiny variances vanish.
+        weights = [(part / total) ** 2 / (len(sample) - 1) for part, sample in zip(parts, logs, strict=True)]
+        freedom = max(1.0, 1 / sum(weights))
+        half_width = student_quantile(freedom) * math.sqrt(total)
     return math.exp(center), math.exp(center - half_width), math.exp(center + half_width)
 
 
@@ -179,7 +216,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
         raise ValueError(f"0 <= correct <= total, total at least 1, is required. Received: {correct} of {total}")
     if not 0 < confidence < 1:
         raise ValueError(f"A confidence above 0 and below 1 is required. Received: {confidence}")
-    z = _z(confidence)
+    z = normal_quantile(confidence)
     share = correct / total
     shrink = 1 + z * z / total
     center = (share + z * z / (2 * total)) / shrink
@@ -188,6 +225,27 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     low = 0.0 if correct == 0 else center - half_width
     high = 1.0 if correct == total else center + half_width
     return low, high
+
+
+def independent_difference(correct_a: int, total_a: int, correct_b: int, total_b: int) -> tuple[float, float, float]:
+    """Accuracy of b less that of a on other images, with its 95 % interval from the two Wilson intervals.
+
+    Args:
+        correct_a, correct_b: Images that each classifies correctly, 0 to its total.
+        total_a, total_b: Images, at least 1.
+    Returns:
+        Difference, lower and upper bound, from -1 to 1.
+    Raises:
+        ValueError: an argument is out of its range.
+    Source: Newcombe, Interval estimation for the difference between independent proportions (1998), method 10.
+    """
+    low_a, high_a = wilson_interval(correct_a, total_a)
+    low_b, high_b = wilson_interval(correct_b, total_b)
+    share_a, share_b = correct_a / total_a, correct_b / total_b
+    difference = share_b - share_a
+    below = math.hypot(share_b - low_b, high_a - share_a)
+    above = math.hypot(high_b - share_b, share_a - low_a)
+    return difference, difference - below, difference + above
 
 
 def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> tuple[float, float, float]:
@@ -255,7 +313,7 @@ def paired_mean_difference(differences: Sequence[Sequence[float]]) -> tuple[floa
     per_seed = tuple(sum(map(float, seed)) / len(seed) for seed in differences)
     adjusted = [*images, 1.0, -1.0]
     center = statistics.fmean(adjusted)
-    half_width = _z(0.95) * statistics.pstdev(adjusted) / math.sqrt(len(adjusted))
+    half_width = normal_quantile(0.95) * statistics.pstdev(adjusted) / math.sqrt(len(adjusted))
     return statistics.fmean(images), max(-1.0, center - half_width), min(1.0, center + half_width), per_seed
 
 
@@ -287,31 +345,7 @@ def _is_accepted(gained: int, lost: int, total: int, difference: float) -> bool:
     c = -lost * difference * (1 - difference)
     likeliest = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
     variance = total * (2 * likeliest + difference * (1 - difference))
-    return (gained - lost - total * difference) ** 2 <= _z(0.95) ** 2 * max(0.0, variance)
-
-
-def _z(confidence: float) -> float:
-    """Standard deviations on either side of the mean that hold a share of the normal distribution."""
-    return statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _t(freedom: int) -> float:
-    """Student's t that 97.5 % of the distribution lies below, by bisection over its angle.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):  # beyond double precision
-        angle = (low + high) / 2
-        term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
-        share = 0.0
-        for step in range(freedom // 2):
-            share += term
-            term *= math.cos(angle) ** 2 * (1 - 1 / (2 * step + (3 if freedom % 2 else 2)))
-        if freedom % 2:
-            share = 2 / math.pi * (angle + share)
-        low, high = (angle, high) if share < 0.95 else (low, angle)
-    return math.sqrt(freedom) * math.tan(low)
+    return (gained - lost - total * difference) ** 2 <= normal_quantile(0.95) ** 2 * max(0.0, variance)
 
 
 def _at_most(successes: int, count: int, probability: float) -> float:
