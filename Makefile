@@ -18,7 +18,7 @@ WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,W
 PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench repeat report doctor emulated emulated-stop test test-arm test-faults lint \
+.PHONY: help setup demo run deploy bench repeat report reports doctor emulated emulated-stop test test-arm test-faults lint \
 	check lock clean
 
 help: ## this text
@@ -51,6 +51,9 @@ repeat: setup ## the last measurement again: do the ratios agree?
 
 report: setup ## print the last table again
 	@$(BIN)/liteship report $(WHERE) $(call option,JOB,job)
+
+reports: setup ## list what was measured
+	@$(BIN)/liteship reports $(call option,STUDY,study)
 
 doctor: setup ## what is missing here and on TARGET
 	@$(BIN)/liteship doctor --target '$(TARGET)'

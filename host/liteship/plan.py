@@ -7,16 +7,16 @@ from constants of its kind of machine -> one plan.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from liteship.built_in import EMULATED
 from liteship.deploy import Deployment
 from liteship.errors import ConversionError, UsageError
+from liteship.report.store import parse_thin
 from liteship_agent.errors import RecordError
 from liteship_agent.job import TIERS, Case, Limits, Tier
 from liteship_agent.manifest import Manifest
@@ -25,6 +25,7 @@ from liteship_agent.report import Block, Report
 from liteship_agent.schedule import queries_per_block
 
 _REPORTS_READ = 3
+_PARTS = tuple(part.name for part in fields(Report))
 _STEADY_QUERIES, _LEAST_QUERIES = 12, 5
 _SETTLE_SECONDS, _LONGEST_WARMUP_SECONDS = 0.1, 1.0
 _Setting = tuple[str, str, int, tuple[int, ...]]  # sha256, runtime folder, threads, cpus
@@ -116,7 +117,7 @@ def read_history(models: Path, target: str) -> History:
     rates: dict[tuple[str, int], list[float]] = {}
     for path in sorted(paths, key=lambda path: path.stem, reverse=True)[:_REPORTS_READ]:
         try:
-            report = _sound(_read_figures(path), path)
+            report = _sound(from_json(Report, parse_thin(path, _PARTS), str(path)), path)
             manifest = read_record(Manifest, path.parents[2] / "manifest.json")
         except RecordError:
             continue
@@ -130,22 +131,6 @@ def read_history(models: Path, target: str) -> History:
             if entry is not None:
                 rates.setdefault((case.runtime, case.threads), []).append(entry.multiply_adds / seconds)
     return History(job_id, startup_seconds, latencies, rates)
-
-
-def _read_figures(path: Path) -> Report:
-    """A report without raw latencies and scores: they are nearly all of it, and reading them strictly takes seconds.
-
-    Raises:
-        RecordError: it is not a report of this version.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-        data["accuracy"] = []
-        for block in data["blocks"]:
-            block.update(latencies_ns=[], end_to_end_ns=[])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise RecordError(str(path), "", "a report", repr(exc)) from exc
-    return from_json(Report, data, str(path))
 
 
 def _sound(report: Report, path: Path) -> Report:

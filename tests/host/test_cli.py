@@ -46,6 +46,7 @@ VERBS = (
     "deploy",
     "bench",
     "report",
+    "reports",
     "repeat",
     "doctor",
     "targets list",
@@ -327,7 +328,7 @@ def test_unknown_form_job_and_report_of_another_schema_are_refused(run: Run, rep
     error = only_error(run("report", "--target", "pi", "--format", "xml"), 2)
     assert "one of terminal, markdown, csv, json is required. Received: xml." in error
     error = only_error(run("report", "--target", "pi", "--job", "1999"), 6)
-    assert "The id of one report on pi, its first digits or latest is required. Received: '1999'" in error
+    assert "The id of one report on pi, its first digits or latest is required. Received: 1999;" in error
     assert "there are: pi:20261122-101500-0123." in error
     (reported / "reports/pi/20261122-101500-0123.json").write_text('{"schema_version": 99}')
     assert "schema_version" in only_error(run("report", "--target", "pi"), 6)

@@ -4,15 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
-from report_samples import make_entry, make_job, make_manifest, make_report
+from report_samples import make_entry, make_flip, make_job, make_manifest, make_report
 
-from liteship.errors import DataError, ReportError
+from liteship.errors import DataError, ReportError, TargetError
 from liteship.manifests import keep_manifest
 from liteship.report import checks
 from liteship.report.document import render_json
 from liteship.report.rows import build_comparison
-from liteship.report.store import find_report, find_reports, load_comparison, read_report
-from liteship_agent.records import write_record
+from liteship.report.store import find_report, find_reports, load_comparison, parse_thin, read_report
+from liteship_agent.errors import RecordError
+from liteship_agent.records import to_json, write_record
 
 MANIFEST = make_manifest()
 CASES = ("none-none", "none-int8", "magnitude50-none", "magnitude50-int8")
@@ -70,16 +71,20 @@ def test_a_reference_finds_its_report(models, reference, study, target, expected
 
 
 def test_several_reports_of_one_prefix_are_named(models):
-    with pytest.raises(ReportError, match=r"Received: 4 of them; there are: zero:20261124-101500-0123456789ab, pi:"):
+    with pytest.raises(
+        ReportError, match=r"Received: 202611, which 4 have; there are: zero:20261124-101500-0123456789ab, pi:"
+    ):
         find_report(models, "202611")
 
 
 def test_a_report_that_is_not_there_is_told_with_those_that_are(models):
-    with pytest.raises(ReportError, match=r"on zero .* Received: 1999; there are: zero:20261124"):
+    with pytest.raises(ReportError, match=r"on zero, .* Received: 1999; there are: zero:20261124"):
         find_report(models, "1999", None, "zero")
 
 
-def test_no_measurement_yet_says_how_to_measure(models):
+def test_no_measurement_yet_says_how_to_measure(models, monkeypatch):
+    (models.parent / "targets.toml").write_text('[targets.nano]\nhost = "nano"\n')
+    monkeypatch.chdir(models.parent)
     with pytest.raises(ReportError, match="liteship bench --target nano"):
         find_report(models, "latest", None, "nano")
 
@@ -164,3 +169,41 @@ def test_rounds_keep_their_medians_and_lose_void_ones(models):
     row = build_comparison(MANIFEST, replace(report, blocks=void)).rows[1]
     assert row.round_medians_ns == (1_800_000, 1_810_000, None, 1_830_000, 1_840_000, 1_850_000)
     assert json.loads(json.dumps(row.round_medians_ns))[2] is None
+
+
+@pytest.mark.parametrize("name", ["*", "..", "p?", "[p]i", ""])
+def test_name_of_a_target_is_no_pattern(name, models):
+    assert find_reports(models, target=name) == []
+
+
+def test_a_target_that_nobody_knows_is_refused_with_the_known_ones(models, monkeypatch):
+    monkeypatch.chdir(models.parent)
+    with pytest.raises(TargetError, match=r"is required \(loopback, emulated, pi, zero\). Received: mars"):
+        find_report(models, "mars:latest")
+
+
+def test_a_thin_report_has_all_but_raw_lists(models):
+    report = replace(report_of("20261125-101500-0123456789ab"), flips=(make_flip("none-none", 1),))
+    path = models / "pets/reports/pi/20261125-101500-0123456789ab.json"
+    write_record(report, path)
+    whole = json.loads(path.read_bytes())
+    for block in whole["blocks"]:
+        block.update(latencies_ns=[], end_to_end_ns=[])
+    for scores in whole["accuracy"]:
+        scores.update(scores=[], pixel_hashes=[])
+    assert parse_thin(path, whole) == whole
+    assert parse_thin(path, ["job"]) == {"job": to_json(report.job)}
+
+
+@pytest.mark.parametrize("text", ['"scores": [1, 2]', '[[", "latencies_ns": [', "]]", '\\"scores\\": [[3]]'])
+def test_text_that_looks_like_a_raw_list_stays(text, models):
+    path = models / "pets/reports/pi/20261125-101500-0123456789ab.json"
+    write_record(replace(report_of("20261125"), environment={"board_model": text}, problems=(text,)), path)
+    assert parse_thin(path, ["environment", "problems"]) == {"environment": {"board_model": text}, "problems": [text]}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"job": NaN}', '{"job": "\\ud800"}', '{"job": 1e999}'])
+def test_a_thin_report_that_is_no_json_is_refused(text, tmp_path):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(RecordError):
+        parse_thin(tmp_path / "x.json", ["job"])

@@ -32,6 +32,10 @@ VERBS = {
         "run:bench_command",
         "Measure a study on a target and print the comparison table; what is not deployed yet is deployed first.",
     ),
+    "reports": (
+        "reports:reports_command",
+        "List what was measured, the latest first; every id is one for report, choose, compare and gate.",
+    ),
     "report": ("report:report_command", "Print the comparison table of a measurement again."),
     "repeat": (
         "repeat:repeat_command",

@@ -239,7 +239,7 @@ def _narrow_table(rows: Iterable[_Cells], times: str, latency_style: str) -> Tab
 
 def _empty_table(names: Literal["fold", "ignore"], *figures: str) -> Table:
     """Status words, and names where they may be folded, give way to the figures."""
-    table = _bare_table()
+    table = bare_table()
     table.add_column("variant", overflow=names, no_wrap=names == "ignore")
     for title in figures:
         table.add_column(title, justify="right", no_wrap=True)
@@ -247,7 +247,8 @@ def _empty_table(names: Literal["fold", "ignore"], *figures: str) -> Table:
     return table
 
 
-def _bare_table() -> Table:
+def bare_table() -> Table:
+    """Columns with a line below their titles and nothing else, for `add_column`."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
@@ -258,7 +259,7 @@ def _filled(*sections: Section) -> list[Section]:
 
 def _section_table(section: Section) -> Table:
     """Names give way to the figures here too."""
-    table = _bare_table()
+    table = bare_table()
     name_title, *titles = section.columns
     table.add_column(name_title, overflow="fold")
     for title in titles:
