@@ -11,6 +11,7 @@ from liteship.cli.options import MODELS, JobOption, JsonOption, ReportTargetOpti
 from liteship.errors import UsageError
 from liteship.report.comparison import Comparison
 from liteship.report.document import render_json
+from liteship.report.schema import render_schema
 from liteship.report.store import load_comparison
 from liteship.report.table import render_csv, render_markdown, render_terminal
 
@@ -23,8 +24,12 @@ def report_command(
     study: StudyOption = None,
     form: FormatOption = "terminal",
     as_json: JsonOption = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of --format json instead.")] = False,
 ) -> None:
     """Print the comparison table of a measurement again."""
+    if schema:
+        typer.echo(render_schema(), nl=False)
+        return
     print_comparison(load_comparison(MODELS, job, study, target), "json" if as_json else form)
 
 

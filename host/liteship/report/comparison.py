@@ -173,7 +173,11 @@ class Header:
     """What all rows of one job share; runtime, threads and CPUs are None where they differ.
 
     Args:
+        target: Name of the machine in the inventory.
         study: Name of the study.
+        runtime, runtime_version, threads, cpus: How every row was run; None where they differ.
+        tier: How long each case was timed.
+        job_id: Of the job; ids sort by time.
         board: Model of the board, else of its CPU, None where neither is known.
         date: When the job was made, by the host's clock ("2026-11-22 10:15"), None if its id does not say.
         image_count: Validation images that were classified on the target.
