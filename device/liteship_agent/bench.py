@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -18,12 +17,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from liteship_agent import journal, preflight
 from liteship_agent.cpus import resolve
 from liteship_agent.errors import AgentError, LockedError, PreflightError, RecordError
 from liteship_agent.job import Job
+from liteship_agent.lock import STARTING, acquire_for_job, holder, lock_holder
 from liteship_agent.outcome import log_lines, write_report
 from liteship_agent.records import read_record, write_record
 from liteship_agent.release import InstalledRelease
@@ -35,12 +35,10 @@ _JOURNAL, _REPORT = "journal.jsonl", "report.json"
 _FETCHED = "fetched"
 _POLL_SECONDS = 0.25
 _STOP = "stop"
-_STARTING = "starting"  # who holds the lock has not said its id yet
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _LOG_BYTES = 65536
 _HEARTBEAT_SECONDS = 15
 _START_SECONDS = 30  # a slow board may need so long to start Python and take the lock
-_LOCK_ATTEMPTS = 5
 
 
 # --- the folder of a job ---
@@ -56,7 +54,7 @@ def find_unfinished(folder: Path, key: str) -> Optional[Job]:
 
     Of several it is the one that runs, else one that has its report, else the one that has measured most.
     """
-    holder = lock_holder(folder)
+    running = lock_holder(folder)
     found: Dict[Tuple[bool, bool, int, str], Job] = {}
     for path in (folder / "jobs").glob("*/job.json"):
         try:
@@ -66,7 +64,7 @@ def find_unfinished(folder: Path, key: str) -> Optional[Job]:
         if job.key() == key and not (path.parent / _FETCHED).exists():
             measured = path.with_name(_JOURNAL)
             size = measured.stat().st_size if measured.exists() else 0
-            found[job.job_id == holder, path.with_name(_REPORT).exists(), size, job.job_id] = job
+            found[job.job_id == running, path.with_name(_REPORT).exists(), size, job.job_id] = job
     return found[max(found)] if found else None
 
 
@@ -165,9 +163,9 @@ def _chosen(folder: Path, job: Job) -> Job:
     unfinished = find_unfinished(folder, job.key())
     if unfinished is not None:
         job = replace(unfinished, forced=unfinished.forced or job.forced)
-    holder = lock_holder(folder)
-    if holder not in (None, job.job_id):
-        raise LockedError(f"a free target is required. Received: one that job {holder} holds")
+    other = holder(folder)
+    if other is not None and other.name != job.job_id:
+        raise LockedError(f"a free target is required. Received: one that {other.describe()} holds")
     return job
 
 
@@ -228,8 +226,8 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
     started = spoken = time.monotonic()
     while True:
         # The lock is looked at before the report: a job that ends in between has written its report by then.
-        holder = lock_holder(folder)
-        holds = holder == job_id
+        other = holder(folder)
+        holds = other is not None and other.name == job_id
         seen = seen or holds
         alive = holds or (not seen and time.monotonic() - started < _START_SECONDS)
         finished = (path / _REPORT).exists()
@@ -237,8 +235,9 @@ def follow(folder: Path, job_id: str, emit: Callable[[Dict[str, Any]], None]) ->
             emit(_shown(event))
         if finished:
             return path / _REPORT
-        if holder not in (None, job_id, _STARTING):
-            raise LockedError(f"a free target is required. Received: one that job {holder} holds")
+        # A camera gives the target up when the job's process asks it to.
+        if other is not None and not (holds or other.is_camera or other.name == STARTING):
+            raise LockedError(f"a free target is required. Received: one that {other.describe()} holds")
         if time.monotonic() - spoken > _HEARTBEAT_SECONDS:
             spoken = time.monotonic()
             emit({"event": "alive"})
@@ -287,45 +286,6 @@ def stop(folder: Path, job_id: str) -> None:
         os.killpg(int((folder / "lock").read_text().split()[0]), signal.SIGTERM)
 
 
-# --- the lock of the target ---
-
-
-def lock_holder(folder: Path) -> Optional[str]:
-    """Id of the job that holds the target now, or None."""
-    try:
-        with open(folder / "lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                fields = file.read().split()
-                return fields[1] if len(fields) == 2 else _STARTING
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def _acquire_lock(folder: Path, job_id: str) -> TextIO:
-    """Hold the target until the returned file is closed, which the kernel does when the process ends."""
-    file = open(folder / "lock", "a+")  # noqa: SIM115 (open as long as the job runs)
-    # `lock_holder` holds the lock for an instant when it looks, which must not refuse a job.
-    if not any(_try_lock(file) for _ in range(_LOCK_ATTEMPTS)):
-        file.close()
-        raise LockedError("a free target is required. Received: one that another job holds")
-    file.truncate(0)
-    file.write(f"{os.getpid()} {job_id}\n")
-    file.flush()
-    return file
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(_POLL_SECONDS / 5)
-        return False
-    return True
-
-
 # --- running ---
 
 
@@ -339,7 +299,7 @@ def run_job(
     """
     path = job_folder(folder, job_id)
     job = read_record(Job, path / "job.json")
-    with sound_disk(folder), _acquire_lock(folder, job_id):
+    with sound_disk(folder), acquire_for_job(folder, job_id):
         if (path / _STOP).exists():
             raise AgentError("stopped before it began")
         release = InstalledRelease(folder, job.release_id)

@@ -75,14 +75,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(options: argparse.Namespace) -> None:
     from liteship_agent import bench
+    from liteship_agent.lock import wanted
 
-    job = bench.start(
-        options.folder,
-        loads(Job, sys.stdin.buffer.read(), "the job on stdin"),
-        lambda job: emit({"event": "started", "job": to_json(job)}),
-        lambda reason: emit({"event": "preflight", "reason": reason}),
-    )
-    _emit_report(bench.follow(options.folder, job.job_id, emit))
+    request = loads(Job, sys.stdin.buffer.read(), "the job on stdin")
+    with bench.sound_disk(options.folder), wanted(options.folder):
+        job = bench.start(
+            options.folder,
+            request,
+            lambda job: emit({"event": "started", "job": to_json(job)}),
+            lambda reason: emit({"event": "preflight", "reason": reason}),
+        )
+        report = bench.follow(options.folder, job.job_id, emit)
+    _emit_report(report)
 
 
 def _emit_report(path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Callable, Optional, Tuple
 from liteship_agent import bench, preflight
 from liteship_agent.errors import AgentError, LockedError, PreflightError, RecordError
 from liteship_agent.job import Job
+from liteship_agent.lock import wanted
 from liteship_agent.records import read_record
 from liteship_agent.release import AGENT, InstalledRelease
 from liteship_agent.sensors import Sensors
@@ -49,7 +50,7 @@ def resume(
     for path in sorted(path.parent for path in (folder / "jobs").glob("*/job.json")):
         if bench.is_unfinished(path):
             try:
-                with bench.sound_disk(folder):
+                with bench.sound_disk(folder), wanted(folder):
                     say(f"job {path.name}: {_go_on(folder, path, say, fitness)}")
             except AgentError as exc:
                 failed += 1

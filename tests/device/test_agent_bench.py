@@ -19,6 +19,7 @@ from release_samples import TIER, encode, good_artefact, hold_lock, install, mak
 import liteship_agent
 from liteship.payload import agent_archive
 from liteship_agent import bench, journal, rounds, watch
+from liteship_agent import lock as target_lock
 from liteship_agent.errors import AgentError, LockedError, PreflightError
 from liteship_agent.job import Job, Tier
 from liteship_agent.records import read_record, write_record
@@ -377,7 +378,7 @@ def test_lock_is_free_before_and_after_a_job(board):
 def test_job_is_not_refused_because_somebody_looks_who_holds_the_lock(board, monkeypatch):
     with open(board.folder / "lock", "w") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
-        Clock(monkeypatch, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        Clock(monkeypatch, lambda: fcntl.flock(looking, fcntl.LOCK_UN), target_lock)
 
         assert len(board.run().blocks) == 6
 
@@ -401,9 +402,9 @@ def test_stop_leaves_another_job_alone(board, monkeypatch):
 class Clock:
     """Takes the place of `time`: sleeping moves it, and lets something happen."""
 
-    def __init__(self, monkeypatch, happen=lambda: None) -> None:
+    def __init__(self, monkeypatch, happen=lambda: None, module=bench) -> None:
         self.now, self.happen = 1000.0, happen
-        monkeypatch.setattr(bench, "time", self)
+        monkeypatch.setattr(module, "time", self)
 
     def monotonic(self) -> float:
         return self.now

@@ -143,11 +143,22 @@ def test_collection_never_removes_what_a_camera_uses(tmp_path):
     from test_store import hold
 
     (first,) = deploy(tmp_path, "first", keep=1)
-    with hold(tmp_path, first.id):
+    with hold(tmp_path, f"camera-{first.id}"):
         deploy(tmp_path, "second", "third", "fourth", keep=1)
     assert first.id in answer("probe", tmp_path)["releases"]
     deploy(tmp_path, "fifth", keep=1)
     assert first.id not in answer("probe", tmp_path)["releases"]
+
+
+def test_collection_keeps_both_releases_of_a_camera_that_changes_between_them(tmp_path):
+    from test_store import hold
+
+    first, second = deploy(tmp_path, "first", "second", keep=2)
+    with hold(tmp_path, f"camera-{first.id}+{second.id}"):
+        deploy(tmp_path, "third", "fourth", "fifth", keep=1)
+    assert {first.id, second.id} <= set(answer("probe", tmp_path)["releases"])
+    deploy(tmp_path, "sixth", keep=1)
+    assert not {first.id, second.id} & set(answer("probe", tmp_path)["releases"])
 
 
 @pytest.mark.parametrize(("mark", "stays"), [(None, True), ("stop", False), ("report.json", False)])

@@ -24,6 +24,7 @@ from liteship_agent.store.inventory import (
 )
 
 VALIDATION = "validation.tar"
+_CAMERA = "camera-"  # begins the name of a camera that holds the target, as liteship_agent.lock writes it
 
 
 def plan_collection(folder: Path, keep: int, coming: Optional[str] = None, content: Optional[Event] = None) -> Event:
@@ -63,7 +64,7 @@ def plan_collection(folder: Path, keep: int, coming: Optional[str] = None, conte
 def _staying(folder: Path, keep: int, coming: Optional[str]) -> set[str]:
     current = current_release(folder)
     before = previous_release(folder) if coming in (None, current) else current
-    stay = {coming, current, before, _in_use(folder), *unfinished_releases(folder)}
+    stay = {coming, current, before, *_in_use(folder), *unfinished_releases(folder)}
     for event in reversed(history(folder)):
         if len(stay - {None}) >= keep:
             break
@@ -81,12 +82,14 @@ def _readable(folder: Path, releases: set[str]) -> dict[str, Event]:
     return found
 
 
-def _in_use(folder: Path) -> Optional[str]:
-    """The release of the job or camera that holds the target now."""
+def _in_use(folder: Path) -> set[Optional[str]]:
+    """The releases of the job or camera that holds the target now; a camera has several while it changes."""
     holder = lock_holder(folder)
-    if holder is None or RELEASE_ID.fullmatch(holder):
-        return holder
-    return job_release(folder, holder)
+    if holder is None:
+        return set()
+    if holder.startswith(_CAMERA):
+        return {release for release in holder[len(_CAMERA) :].split("+") if RELEASE_ID.fullmatch(release)}
+    return {job_release(folder, holder)}
 
 
 def _below(folder: Path) -> Iterator[Path]:
