@@ -1,7 +1,8 @@
 """The built-in target `loopback`: an SSH server of our own on 127.0.0.1, so that the whole real path runs anywhere.
 
 Keys are made when it starts and thrown away when it stops. Commands run like under any SSH server: by the shell, in a
-session of their own, with binary streams that wait for each other. It figures as "this computer, not a board".
+session of their own, with binary streams that wait for each other. Ports of 127.0.0.1 can be forwarded, no others. It
+figures as "this computer, not a board".
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class _Server:
         return await asyncssh.listen(
             _ADDRESS,
             0,
+            server_factory=_Forwarding,
             server_host_keys=[self._host_key],
             authorized_client_keys=self._client_keys,
             acceptor=self._connections.append,
@@ -115,6 +117,17 @@ class _Server:
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
         await task
+
+
+class _Forwarding(asyncssh.SSHServer):
+    """Forwards connections to this computer's own ports, and nowhere else."""
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        if dest_host != _ADDRESS:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"{_ADDRESS} is required. Received: {dest_host}"
+            )
+        return True
 
 
 async def _run_command(channel: asyncssh.SSHServerProcess[bytes]) -> None:

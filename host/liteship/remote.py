@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 import shlex
+import socket
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ from liteship.link.ciphers import prefer_cipher_for
 from liteship.link.conversation import END_SECONDS, Conversation, EventParser, Feeder, OnEvent, SilenceError
 from liteship.link.dial import handshake
 from liteship.link.endpoint import Endpoint, resolve
+from liteship.link.forward import Forward
 from liteship.link.host_keys import check_host_key, fingerprint, known_host_keys
 from liteship.link.login import log_in
 from liteship.link.waiting import LOST, lost, within
@@ -226,6 +228,16 @@ class Connection:
         raise RemoteError(
             f"{message}." if hint and message[-1].isalnum() else message, hint, answer.get("kind", "unknown")
         )
+
+    def forward(self, port: int, listener: socket.socket) -> Forward:
+        """Lead connections to this computer to a port of 127.0.0.1 on the target, while the block of the result runs.
+
+        Args:
+            port: On the target.
+            listener: From `liteship.link.forward.listen`. It stays open: after a lost link the next connection goes on
+                with the same port of this computer.
+        """
+        return Forward(self.target.name, self._transport, port, listener, self.close)
 
     def _execute(self, command: str, seconds: float) -> paramiko.Channel:
         def start() -> paramiko.Channel:
