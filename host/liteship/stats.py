@@ -231,8 +231,10 @@ def independent_difference(correct_a: int, total_a: int, correct_b: int, total_b
     """Accuracy of b less that of a on other images, with its 95 % interval from the two Wilson intervals.
 
     Args:
-        correct_a, correct_b: Images that each classifies correctly, 0 to its total.
-        total_a, total_b: Images, at least 1.
+        correct_a: Images that a classifies correctly, 0 to total_a.
+        total_a: Images that a classified, at least 1.
+        correct_b: The same of b.
+        total_b: The same of b.
     Returns:
         Difference, lower and upper bound, from -1 to 1.
     Raises:
@@ -264,8 +266,21 @@ def paired_difference(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> t
     Source: Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample
         design (1998); recommended for few images by Fagerland, Lydersen and Laake (2014).
     """
-    gained, lost = _discordant(correct_a, correct_b)
-    total = len(correct_a)
+    return discordant_difference(*_discordant(correct_a, correct_b), len(correct_a))
+
+
+def discordant_difference(gained: int, lost: int, total: int) -> tuple[float, float, float]:
+    """`paired_difference` from the images on which the two disagree.
+
+    Args:
+        gained: Images that b classifies correctly and a does not.
+        lost: Images that a classifies correctly and b does not.
+        total: All images, at least 1 and at least gained + lost.
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if min(gained, lost) < 0 or total < max(1, gained + lost):
+        raise ValueError(f"gained + lost <= total, total at least 1, is required. Received: {gained}, {lost}, {total}")
     difference = (gained - lost) / total
     low = _furthest_accepted(gained, lost, total, difference, -1.0)
     high = _furthest_accepted(gained, lost, total, difference, 1.0)

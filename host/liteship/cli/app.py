@@ -37,6 +37,10 @@ VERBS = {
         "List what was measured, the latest first; every id is one for report, choose, compare and gate.",
     ),
     "report": ("report:report_command", "Print the comparison table of a measurement again."),
+    "choose": (
+        "choose:choose_command",
+        "Choose the model to ship: the best that keeps to every budget, and why each other lost.",
+    ),
     "repeat": (
         "repeat:repeat_command",
         "Measure once more what was measured before, and tell whether the ratios agree inside their intervals.",

@@ -14,6 +14,7 @@ from liteship.report.document import render_json
 from liteship.report.schema import render_schema
 from liteship.report.store import load_comparison
 from liteship.report.table import render_csv, render_markdown, render_terminal
+from liteship.verdict.shipping import print_verdict, verdict_markdown
 
 FormatOption = Annotated[str, typer.Option("--format", help="terminal, markdown, csv or json.", show_default=True)]
 
@@ -41,8 +42,13 @@ def print_comparison(comparison: Comparison, form: str) -> None:
     """
     if form == "terminal":
         render_terminal(comparison, Console())
+        print_verdict(comparison, Console())
         return
-    renderers = {"markdown": render_markdown, "csv": render_csv, "json": render_json}
+    renderers = {"markdown": _render_markdown, "csv": render_csv, "json": render_json}
     if form not in renderers:
         raise UsageError(f"--format: one of terminal, {', '.join(renderers)} is required. Received: {form}.")
     typer.echo(renderers[form](comparison), nl=False)
+
+
+def _render_markdown(comparison: Comparison) -> str:
+    return f"{render_markdown(comparison)}\n{verdict_markdown(comparison)}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from liteship.built_in import LOOPBACK
 from liteship.cli.common import build, check_targets, open_study
@@ -24,6 +23,7 @@ from liteship.cli.measure import (
     read_wishes,
 )
 from liteship.cli.options import DEMO_RECIPE, MODELS, JsonOption, LimitOption, RuntimeOption, StudyOption, TargetsOption
+from liteship.cli.report import print_comparison
 from liteship.cli.several import Action, on_targets
 from liteship.operators import known_runtime
 from liteship.progress import Reporter
@@ -31,7 +31,6 @@ from liteship.recipe import load_recipe
 from liteship.remote import RemoteError
 from liteship.report.document import render_json
 from liteship.report.rows import build_comparison
-from liteship.report.table import render_terminal
 from liteship.targets import find_target
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
@@ -113,7 +112,7 @@ def _print_measurements(names: Sequence[str], manifest: Manifest, act: Action[Re
     on_targets(
         names,
         lambda name, say: build_comparison(manifest, act(name, say)),
-        lambda comparison: render_terminal(comparison, Console()),
+        lambda comparison: print_comparison(comparison, "terminal"),
         lambda comparison: json.loads(render_json(comparison)),
         as_json,
     )

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from liteship.built_in import CAPTIONS, EMULATED
 from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.markdown import escape_markdown, markdown_row
 from liteship.report.sections import (
     Section,
     against_section,
@@ -132,13 +133,13 @@ def render_markdown(comparison: Comparison) -> str:
         *("accuracy on target (95 % interval)", "accuracy on host", "M mult-adds", "median ms (95 % interval)"),
         *("p90 ms", "p90 bound ms", f"{_times(comparison.header)} (95 % interval)", "status"),
     )
-    lines = [_escape(" · ".join(_heading(comparison.header))), "", _markdown_line(titles)]
+    lines = [escape_markdown(" · ".join(_heading(comparison.header))), "", markdown_row(titles)]
     if forced := forced_sentence(comparison.header):
-        lines[1:1] = ["", f"**{_escape(forced)}**"]
-    lines.append(_markdown_line([":--", *["--:"] * (len(titles) - 2), ":--"]))
-    lines += [_markdown_line(map(_escape, _markdown_cells(row, varying))) for row in comparison.rows]
+        lines[1:1] = ["", f"**{escape_markdown(forced)}**"]
+    lines.append(markdown_row([":--", *["--:"] * (len(titles) - 2), ":--"]))
+    lines += [markdown_row(map(escape_markdown, _markdown_cells(row, varying))) for row in comparison.rows]
     sentences = validity_sentences(comparison)
-    lines += ["", *(f"- {_escape(text)}" for text in sentences)] if sentences else []
+    lines += ["", *(f"- {escape_markdown(text)}" for text in sentences)] if sentences else []
     for section in _filled(
         against_section(comparison),
         process_section(comparison.rows),
@@ -148,14 +149,14 @@ def render_markdown(comparison: Comparison) -> str:
     ):
         lines += [
             "",
-            _escape(section.title),
+            escape_markdown(section.title),
             "",
-            _markdown_line([_escape(title.replace("\n", " ")) for title in section.columns]),
+            markdown_row([escape_markdown(title.replace("\n", " ")) for title in section.columns]),
         ]
-        lines.append(_markdown_line([":--", *["--:"] * (len(section.columns) - 1)]))
-        lines += [_markdown_line(map(_escape, line)) for line in section.lines]
+        lines.append(markdown_row([":--", *["--:"] * (len(section.columns) - 1)]))
+        lines += [markdown_row(map(escape_markdown, line)) for line in section.lines]
     notes = [*_closing_sentences(comparison), *_notes(comparison.header)]
-    return "\n".join([*lines, "", *(f"- {_escape(text)}" for text in notes)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {escape_markdown(text)}" for text in notes)]) + "\n"
 
 
 def render_csv(comparison: Comparison) -> str:
@@ -353,12 +354,3 @@ def _markdown_cells(row: Row, varying: Sequence[str]) -> tuple[str, ...]:
 
 def _with(figure: str, its_interval: str) -> str:
     return figure if its_interval == MISSING else f"{figure} ({its_interval})"
-
-
-def _markdown_line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    """Text that Markdown shows as it is: no cell border, emphasis, code, link or HTML in it."""
-    return "".join(f"\\{letter}" if letter in "\\|*_`[]<>~" else letter for letter in text)

@@ -1,0 +1,73 @@
+"""The verdict without budgets: what to ship by default, in plain sentences, below tables and on pages."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from liteship.report.comparison import Comparison, Row
+from liteship.report.markdown import escape_markdown
+from liteship.report.text import count
+from liteship.verdict.budgets import Budgets
+from liteship.verdict.choice_text import winner_sentence
+from liteship.verdict.choose import Choice, choose, figures_text
+from liteship.verdict.limits import points_text
+
+TITLE = "What to ship"
+_MAX_DROP_RATIO = 0.02
+"""Where the study says nothing: the default of a recipe's [parity] max_drop."""
+
+
+def verdict_sentences(comparison: Comparison) -> tuple[str, ...]:
+    """What to ship by default: the fastest that loses no more accuracy than the study's parity allows a conversion.
+
+    Args:
+        comparison: Of one job.
+    Returns:
+        The winner and why, what ties with it, the runner-up and caveats; a single sentence where nothing can win.
+
+    Raises:
+        ReportError: the answers of a row do not fit their number of images.
+    """
+    allowed = next(
+        (row.parity_max_drop_ratio for row in comparison.rows if row.parity_max_drop_ratio is not None), None
+    )
+    drop = _MAX_DROP_RATIO if allowed is None else allowed
+    choice = choose(comparison, Budgets(max_drop=drop, prefer="latency"))
+    if choice.winner is None:
+        return (winner_sentence(choice),)
+    return _sentences(choice, choice.winner, drop)
+
+
+def print_verdict(comparison: Comparison, console: Console) -> None:
+    """The sentences under their title, for a terminal."""
+    first, *others = verdict_sentences(comparison)
+    console.print()
+    console.print(Text(TITLE, style="bold"))
+    console.print(Text(first, style="bold"))
+    for sentence in others:
+        console.print(Text(sentence))
+
+
+def verdict_markdown(comparison: Comparison) -> str:
+    """The sentences under their title, as Markdown."""
+    first, *others = map(escape_markdown, verdict_sentences(comparison))
+    return (
+        "\n".join([f"**{TITLE}**", "", f"**{first}**", "", *(f"- {sentence}" for sentence in others)]).rstrip() + "\n"
+    )
+
+
+def _sentences(choice: Choice, winner: Row, drop: float) -> tuple[str, ...]:
+    others = count(choice.met, "row")
+    rule = f"loses no more than {points_text(drop)} of accuracy against {choice.header.baseline}"
+    why = f"the fastest of {others} that can be trusted and {rule.replace('loses', 'lose', 1)}"
+    if choice.met == 1:
+        why = f"the only row that can be trusted and {rule}"
+    found = [f"Ship {choice.winner_name}, {why}: {figures_text(winner, choice.budgets)}."]
+    for tie in choice.ties:
+        better = f" and {'; '.join(tie.better)}" if tie.better else ""
+        found.append(f"{tie.name} is {tie.interval.removeprefix('tie: ')}{better}.")
+    runner_up = next((loss for loss in choice.losses if loss.row is choice.runner_up), None)
+    if runner_up is not None and not any(tie.row is runner_up.row for tie in choice.ties):
+        found.append(f"Next is {runner_up.name}, {'; '.join(runner_up.reasons)}.")
+    return (*found, *(f"Note: {caveat}." for caveat in choice.caveats))
