@@ -17,7 +17,8 @@ LONGEST_BYTES = 16 * 2**20
 
 _START = re.compile(rb"\xff\xd8\xff")
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-_SOI, _EOI = 0xD8, 0xD9
+_NO_SEGMENT = re.compile(rb"[^\xff]|\xff+[\x00\x01\xd0-\xd7]")
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 
 
 class MjpegParser:
@@ -32,7 +33,7 @@ class MjpegParser:
     def __init__(self, longest_bytes: int = LONGEST_BYTES) -> None:
         self._longest = longest_bytes
         self._buffer = bytearray()
-        self._inside = False
+        self._inside = self._in_data = False
         self._position = 0
         self._broken = 0
 
@@ -67,7 +68,7 @@ class MjpegParser:
             del self._buffer[: max(0, len(self._buffer) - 2)]
             return False
         del self._buffer[: start.start()]
-        self._inside, self._position = True, 2
+        self._inside, self._in_data, self._position = True, False, 2
         return True
 
     def _leave(self, size: int) -> None:
@@ -88,6 +89,9 @@ class MjpegParser:
         """
         end = min(len(self._buffer), self._longest)
         while True:
+            if not self._in_data and _NO_SEGMENT.match(self._buffer, min(self._position, end), end):
+                # Segments adjoin: the length of the last one was that of a picture that was cut in it.
+                return self._give_up(2)
             marker = _MARKER.search(self._buffer, min(self._position, end), end)
             if marker is None:
                 self._position = max(self._position, end - 1)
@@ -98,10 +102,8 @@ class MjpegParser:
                 return at + 2
             if at + 4 > end:
                 break
-            if code == _SOI:
-                if self._buffer[at + 2] == 0xFF:
-                    return self._give_up(at)
-                self._position = at + 2
-            else:
-                self._position = at + 2 + int.from_bytes(self._buffer[at + 2 : at + 4], "big")
+            if code == _SOI and self._buffer[at + 2] == 0xFF:
+                return self._give_up(at)
+            self._in_data = self._in_data or code == _SOS
+            self._position = at + 2 + int.from_bytes(self._buffer[at + 2 : at + 4], "big")
         return self._give_up(end) if len(self._buffer) >= self._longest else None

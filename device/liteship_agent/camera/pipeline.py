@@ -172,7 +172,8 @@ class Pipeline:
             self._is_stopped = True
             self._changed.notify_all()
         self._frames.close()
-        self._source.interrupt()
+        if self._holds_source:
+            self._source.interrupt()
 
     def wait(self, seconds: Optional[float] = None) -> bool:
         """Wait for the end: of the source, by `stop`, or by a fault.

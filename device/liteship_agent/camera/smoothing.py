@@ -79,13 +79,15 @@ class Smoother:
         """
         smoothed = self._smoothed(scores, at_ns)
         best = int(smoothed.argmax())
-        shown, limits = self._shown, self._smoothing
+        threshold, margin = self._smoothing.threshold, self._smoothing.margin
+        shown = best if self._shown is None else self._shown
+        kept, highest = float(smoothed[shown]), float(smoothed[best])
         # A label that is not shown any more protects nothing.
-        if shown is None or smoothed[shown] < limits.threshold or smoothed[best] - smoothed[shown] >= limits.margin:
+        if kept < threshold or highest - kept >= margin:
             shown = best
-        if smoothed[shown] < limits.threshold:
+        if highest < threshold:
             self._shown = None
-            return Answer(UNSURE, None, float(smoothed[best]), smoothed)
+            return Answer(UNSURE, None, highest, smoothed)
         self._shown = shown
         return Answer(self._labels[shown], shown, float(smoothed[shown]), smoothed)
 
