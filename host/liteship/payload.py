@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,7 @@ from liteship_agent.release import (
 )
 
 _PIECE_BYTES = 1 << 20
+_SOURCES = (".py", ".html", ".css", ".js")
 _AGAIN = "Run the recipe again: it makes what is damaged or missing anew."
 
 
@@ -176,13 +178,21 @@ def _files(study: Path, manifest: Manifest, entries: list[ManifestEntry]) -> dic
 def agent_archive() -> bytes:
     """The agent as one zip that Python runs, with bytes that depend on its source only."""
     buffer = io.BytesIO()
-    package = resources.files("liteship_agent")
-    modules = {path.name: path.read_bytes() for path in package.iterdir() if path.name.endswith(".py")}
+    sources = dict(sorted(_sources(resources.files("liteship_agent"), "liteship_agent/")))
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_member("__main__.py"), modules["__main__.py"])
-        for name in sorted(modules):
-            archive.writestr(_member(f"liteship_agent/{name}"), modules[name])
+        archive.writestr(_member("__main__.py"), sources["liteship_agent/__main__.py"])
+        for name, content in sources.items():
+            archive.writestr(_member(name), content)
     return buffer.getvalue()
+
+
+def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    """Modules and files of the camera's page, in a folder and those below it, by their names in the archive."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _sources(path, f"{prefix}{path.name}/")
+        elif path.name.endswith(_SOURCES):
+            yield f"{prefix}{path.name}", path.read_bytes()
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -22,12 +22,14 @@ def test_agent_archive_is_the_same_every_time() -> None:
     assert agent_archive() == agent_archive()
 
 
-def test_agent_archive_has_every_module_and_nothing_else() -> None:
+def test_agent_archive_has_every_module_and_page_and_nothing_else() -> None:
     with zipfile.ZipFile(io.BytesIO(agent_archive())) as archive:
         names = archive.namelist()
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    package = Path(liteship_agent.__file__).parent
-    assert names == ["__main__.py", *sorted(f"liteship_agent/{path.name}" for path in package.glob("*.py"))]
+    place = Path(liteship_agent.__file__).parents[1]
+    sources = [path for kind in ("py", "html", "css", "js") for path in place.glob(f"liteship_agent/**/*.{kind}")]
+    assert names == ["__main__.py", *sorted(path.relative_to(place).as_posix() for path in sources)]
+    assert {"liteship_agent/camera/web/page.html", "liteship_agent/store/inventory.py"} < set(names)
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--runtime", "/nowhere", "--version"]])
