@@ -14,7 +14,8 @@ import ipaddress
 import secrets
 import socket
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from email.message import Message
+from typing import Optional
 from urllib.parse import parse_qs, urlsplit
 
 from liteship_agent.camera.errors import CameraError
@@ -106,16 +107,16 @@ class Access:
             return name in (own, own.partition(".")[0], f"{own.partition('.')[0]}.local")
         return True
 
-    def is_same_origin(self, headers: Mapping[str, str]) -> bool:
+    def is_same_origin(self, headers: Message[str, str]) -> bool:
         """Whether a request that changes something comes from our own page."""
         origin, host = headers.get("Origin"), headers.get("Host")
         return origin is not None and host is not None and origin.lower() == f"http://{host.lower()}"
 
-    def is_cross_site(self, headers: Mapping[str, str]) -> bool:
+    def is_cross_site(self, headers: Message[str, str]) -> bool:
         """Whether a browser says that another site's page wants this, for example as a picture in it."""
         return headers.get("Sec-Fetch-Site", "none") in ("cross-site", "same-site")
 
-    def has_token(self, query: str, headers: Mapping[str, str]) -> bool:
+    def has_token(self, query: str, headers: Message[str, str]) -> bool:
         """Whether a request has the token, in its address or as the cookie; compared in constant time."""
         if self.token is None:
             return True
@@ -134,7 +135,7 @@ class Access:
         except ValueError:
             return ""
 
-    def _kept(self, headers: Mapping[str, str]) -> str:
+    def _kept(self, headers: Message[str, str]) -> str:
         try:
             cookies = http.cookies.SimpleCookie(headers.get("Cookie", ""))
         except http.cookies.CookieError:

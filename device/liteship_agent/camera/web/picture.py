@@ -113,4 +113,4 @@ def encode(frame: Frame, longest_side: int = LONGEST_SIDE_PIXELS, quality: int =
 def encode_pixels(pixels: np.ndarray, quality: int) -> bytes:
     """JPEG of uint8 pixels, shape (height, width, 3), blue, green, red."""
     _, content = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return content.tobytes()  # type: ignore[no-any-return]
+    return bytes(content)

@@ -294,6 +294,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         picture = self.server.shown.picture
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        self._send(f"--{_BOUNDARY}\r\n".encode())
         version, spoke = 0, time.monotonic()
         shown: Optional[Picture] = None
         with self.server.viewer():
@@ -304,7 +305,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 is_new = shown.version > version
                 if is_new or time.monotonic() - spoke > _PING_SECONDS:
                     # The last one again from time to time: a browser that went away while paused shows only then.
-                    self._send(_part(shown, is_first=version == 0))
+                    self._send(_part(shown))
                     version, spoke = shown.version, time.monotonic()
 
     def _events(self) -> None:
@@ -363,8 +364,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._say(code, message or self.responses.get(code, ("an error",))[0])
 
 
-def _part(picture: Picture, *, is_first: bool) -> bytes:
+def _part(picture: Picture) -> bytes:
     """One picture with the boundary after it: a browser shows a picture when it sees that the next one begins."""
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.content)}\r\nX-Frame: {picture.number}\r\n\r\n"
-    start = f"--{_BOUNDARY}\r\n" if is_first else ""
-    return f"{start}{head}".encode() + picture.content + f"\r\n--{_BOUNDARY}\r\n".encode()
+    return head.encode() + picture.content + f"\r\n--{_BOUNDARY}\r\n".encode()
