@@ -25,13 +25,27 @@ def report_command(
     study: StudyOption = None,
     form: FormatOption = "terminal",
     as_json: JsonOption = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Published figures beside ours: reference (benchmarks/reference.toml) or a file like it.",
+        ),
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of --format json instead.")] = False,
 ) -> None:
     """Print the comparison table of a measurement again."""
     if schema:
         typer.echo(render_schema(), nl=False)
         return
-    print_comparison(load_comparison(MODELS, job, study, target), "json" if as_json else form)
+    form = "json" if as_json else form
+    if against is not None:
+        from liteship.cli.against import print_against  # reads recipes, which takes pydantic
+
+        print_against(against, job, study, target, form)
+        return
+    print_comparison(load_comparison(MODELS, job, study, target), form)
 
 
 def print_comparison(comparison: Comparison, form: str) -> None:

@@ -165,16 +165,61 @@ def load_comparison(models: Path, reference: str, study: str | None = None, targ
         DataError, ReportError: there is no such report, or it cannot be read, or is not whole.
     """
     path = Path(reference)
-    if path.suffix != ".json" and not path.is_file():
+    if not _is_path(path):
         return build_comparison(*read_report(find_report(models, reference, study, target)))
     try:
         data = _parse(path)
-        if not isinstance(data, dict) or "rows" in data or "blocks" not in data:
+        if not _is_raw(data):
             return comparison_from_json(data, str(path))
     except RecordError as exc:
         hint = f"It may be of another version; write it again: liteship report --format json (schema {SCHEMA_VERSION})."
         raise ReportError(str(exc), hint) from exc
-    return build_comparison(*read_report(ReportFile(path.resolve())))
+    return build_comparison(*read_report(_in_its_study(path)))
+
+
+def find_report_file(models: Path, reference: str, study: str | None = None, target: str | None = None) -> ReportFile:
+    """As `find_report`, for a reference that may be a path too; a document of a comparison is not enough.
+
+    Raises:
+        DataError, TargetError, ReportError: as `find_report`, or the file is no raw report beside its study.
+    """
+    path = Path(reference)
+    if not _is_path(path):
+        return find_report(models, reference, study, target)
+    try:
+        data = parse_thin(path, ("rows", "blocks"))
+    except RecordError as exc:
+        raise ReportError(str(exc), "Measure again.") from exc
+    if not _is_raw(data):
+        raise ReportError(
+            f"A raw report, models/<study>/reports/<target>/<job>.json, is required. Received: {path}, another file.",
+            "All: liteship reports",
+        )
+    return _in_its_study(path)
+
+
+def _is_path(path: Path) -> bool:
+    return path.suffix == ".json" or path.is_file()
+
+
+def _is_raw(data: object) -> bool:
+    """Whether it is what was measured, and not the comparison that was made of it."""
+    return isinstance(data, dict) and "blocks" in data and "rows" not in data
+
+
+def _in_its_study(path: Path) -> ReportFile:
+    """A raw report, which is read with the manifest that is kept beside it.
+
+    Raises:
+        ReportError: it is somewhere else.
+    """
+    path = path.resolve()
+    if path.parent.parent.name != "reports":
+        raise ReportError(
+            f"A raw report where it was kept, models/<study>/reports/<target>/, is required. Received: {path}.",
+            "Its manifest is there. To move a comparison take liteship report --format json.",
+        )
+    return ReportFile(path)
 
 
 def _parse(path: Path) -> Any:
