@@ -13,18 +13,16 @@ import tf_keras as keras
 from liteship.architectures import build_model
 from liteship.compress.channels import ChannelGraph
 from liteship.compress.filters import (
-    FilterRank,
     check,
     choose,
     prune,
-    read_ranks,
     remove,
     removed_ratio,
     training_batches,
-    write_ranks,
 )
 from liteship.convert import convert, export
 from liteship.errors import ConversionError, RecipeError, UsageError
+from liteship.filter_ranks import FilterRank, read_ranks, write_ranks
 from liteship.flatbuffer import inspect
 from liteship.images import Images
 from liteship.recipe import ConvertSettings, ModelSettings

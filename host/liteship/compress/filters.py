@@ -6,11 +6,8 @@ train again; at once or in rounds. Training is the caller's.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -19,11 +16,11 @@ import tf_keras as keras
 
 from liteship.architectures import gives_logits
 from liteship.compress.channels import ChannelGraph, Node, Price, left, without
-from liteship.errors import ConversionError, RecipeError, UsageError
+from liteship.errors import ConversionError, RecipeError
+from liteship.filter_ranks import FilterRank
 from liteship.images import Images
 from liteship.train import label_loss
 from liteship_agent.preprocess import to_tensor
-from liteship_agent.records import write_atomic
 
 Criterion = Literal["l1", "activation", "taylor"]
 Target = Literal["filters", "multiply_adds"]
@@ -35,28 +32,7 @@ _BATCH_SIZE = 16
 _LEAST_SHARE = 8  # every group keeps an eighth of its channels: a layer of one channel passes nothing on
 _MULTIPLE = 8  # dense kernels compute eight output channels at a time
 _ROUNDED_FROM = 16  # groups of fewer channels are not rounded
-_KEPT = {"true": True, "false": False}
 _TOLERANCE = 0.02  # that the target may be overshot by rounding
-
-
-@dataclass(frozen=True)
-class FilterRank:
-    """What became of one filter of the original model.
-
-    Args:
-        layer: Its layer.
-        index: In the original layer.
-        criterion: How it was ranked.
-        score: Of its channel in the round that removed it, or in the last one: summed over the filters that it is
-            tied to and divided by the L2 norm over the group's channels.
-        kept: Whether it is still there.
-    """
-
-    layer: str
-    index: int
-    criterion: str
-    score: float
-    kept: bool
 
 
 def prune(
@@ -191,33 +167,6 @@ def _kept(graph: ChannelGraph, ranks: Iterable[FilterRank]) -> list[np.ndarray]:
 def removed_ratio(ranks: Sequence[FilterRank]) -> float:
     """Share of the filters that are gone, 0 to 1."""
     return sum(not rank.kept for rank in ranks) / len(ranks)
-
-
-def write_ranks(ranks: Sequence[FilterRank], path: Path) -> None:
-    """Write a CSV with one line per filter: layer, index, criterion, score, kept (true or false)."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("layer", "index", "criterion", "score", "kept"))
-    table.writerows((r.layer, r.index, r.criterion, f"{r.score:.6g}", str(r.kept).lower()) for r in ranks)
-    write_atomic(path, text.getvalue().encode())
-
-
-def read_ranks(path: Path) -> list[FilterRank]:
-    """Read what `write_ranks` wrote.
-
-    Raises:
-        UsageError: the file is missing or damaged.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                FilterRank(r["layer"], int(r["index"]), r["criterion"], float(r["score"]), _KEPT[r["kept"]])
-                for r in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise UsageError(
-            f"{path}: a table of filter ranks is required. Received: {exc!r}", "Remove it and run the recipe again."
-        ) from exc
 
 
 def _floors(graph: ChannelGraph) -> np.ndarray:

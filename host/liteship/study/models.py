@@ -22,8 +22,10 @@ import tf_keras as keras
 from liteship import architectures
 from liteship.compress import filters, magnitude, qat
 from liteship.errors import RecipeError
+from liteship.filter_ranks import read_ranks, write_ranks
 from liteship.recipe import BASELINE, TRAINED_QUANTIZATIONS, CompressSettings, Variant
-from liteship.report.plots import filter_ranks_chart, save_chart
+from liteship.report.charts.chart import write_svg
+from liteship.report.charts.filter_ranks import filter_ranks_chart
 from liteship.study.context import Context
 from liteship.study.keyed import gzip_bytes, make_key, read_facts, sidecar, write_facts
 from liteship.train import (
@@ -152,7 +154,7 @@ class Models:
         content = temporary.read_bytes()
         removed = None
         if variant.pruning == "filter":
-            removed = filters.removed_ratio(filters.read_ranks(self.ranks_path(variant)))
+            removed = filters.removed_ratio(read_ranks(self.ranks_path(variant)))
         described = KerasModel(variant.model, len(content), gzip_bytes(content), int(model.count_params()), removed)
         facts = ModelFacts(described, validation_accuracy(model, self.context.images), history)
         sidecar(path).unlink(missing_ok=True)  # the key of older weights must never stand beside these
@@ -227,8 +229,8 @@ class Models:
             fine_tune,
             context.recipe.seed,
         )
-        filters.write_ranks(ranks, self.ranks_path(variant))
-        save_chart(filter_ranks_chart(ranks), self.ranks_path(variant).with_suffix(".svg"))
+        write_ranks(ranks, self.ranks_path(variant))
+        write_svg(filter_ranks_chart(ranks), self.ranks_path(variant).with_suffix(".svg"))
         return model, history
 
     def ranks_path(self, variant: Variant) -> Path:

@@ -1,0 +1,137 @@
+"""What a chart is, and its drawing as PNG or SVG by Vega-Lite's bundled copy: nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from liteship.report.charts.colors import LIGHT, resolve, vega_config
+from liteship_agent.records import write_atomic
+
+if TYPE_CHECKING:
+    import altair
+
+DRAWN_WIDTH = 760
+MOST_WIDTH = "most_width"
+"""Where a specification's `usermeta` says beyond what width in pixels it is not to be drawn."""
+
+_SCALE = 2
+_ROW_HEIGHT = 24
+
+
+@dataclass(frozen=True)
+class Table:
+    """The figures of a chart as text.
+
+    Args:
+        columns: Titles.
+        lines: Cells of each line; the first names it.
+    """
+
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Args:
+        name: Unique in a report; of its PNG file and its place in the page.
+        title: A few words.
+        summary: What it shows, in a sentence or two, for those who do not see it.
+        spec: Vega-Lite without width; colors as `@name`.
+        table: Its figures.
+    """
+
+    name: str
+    title: str
+    summary: str
+    spec: Mapping[str, Any]
+    table: Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """Charts that belong together.
+
+    Args:
+        name: Unique in a report.
+        title: A few words.
+        charts: In their order; may be none.
+        sentences: What is to be known about them, or why there are none.
+        folded: Whether a reader opens each of them first.
+    """
+
+    name: str
+    title: str
+    charts: tuple[Chart, ...]
+    sentences: tuple[str, ...] = ()
+    folded: bool = False
+
+
+def named(name: str) -> altair.NamedData:
+    """Data that `to_spec` is given: Altair copies a chart at every step, and large data with it."""
+    import altair
+
+    return altair.NamedData(name=name)
+
+
+def to_spec(chart: altair.TopLevelMixin, **datasets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The specification of an Altair chart; configuration and width are added when it is drawn.
+
+    Args:
+        chart: Whose data are `named`.
+        datasets: Those data.
+    """
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    kept = {key: value for key, value in spec.items() if key not in ("$schema", "config")}
+    return {**kept, "datasets": {name: list(values) for name, values in datasets.items()}}
+
+
+def band_height(count: int) -> int:
+    """Height in pixels of a chart with so many rows."""
+    return _ROW_HEIGHT * max(count, 1)
+
+
+def is_spread(values: Sequence[float]) -> bool:
+    """Whether positive values differ so much that small ones would only be seen on a logarithmic scale."""
+    return bool(values) and 0 < 8 * min(values) < max(values)
+
+
+def latency_scale(values: Sequence[float], **settings: Any) -> altair.Scale:
+    """A scale for positive values, without 0, logarithmic where they are spread."""
+    import altair
+
+    return altair.Scale(type="log", **settings) if is_spread(values) else altair.Scale(zero=False, **settings)
+
+
+def complete(spec: Mapping[str, Any], width: int = DRAWN_WIDTH) -> dict[str, Any]:
+    """A specification that can be drawn, in light colors."""
+    resolved = resolve(dict(spec), LIGHT)
+    width = min(width, resolved.get("usermeta", {}).get(MOST_WIDTH, width))
+    return {
+        **resolved,
+        "width": width,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "padding": 12,
+        "config": vega_config(LIGHT),
+    }
+
+
+def write_png(chart: Chart, path: Path) -> None:
+    """Draw a chart with its title, two pixels per point, on white."""
+    import vl_convert
+
+    spec = {**complete(chart.spec), "title": chart.title}
+    write_atomic(path, vl_convert.vegalite_to_png(spec, scale=_SCALE))
+
+
+def write_svg(chart: Chart, path: Path) -> None:
+    """Draw a chart with its title, on white."""
+    import vl_convert
+
+    spec = {**complete(chart.spec), "title": chart.title}
+    write_atomic(path, vl_convert.vegalite_to_svg(spec).encode())

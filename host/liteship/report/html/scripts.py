@@ -1,0 +1,48 @@
+"""Vega, Vega-Lite and Vega-Embed as one script, from the copy that vl-convert brings along.
+
+To bundle them takes two seconds of computing, so the script is kept. `ScriptBundle` makes it in another process, while
+this one reads the report.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from liteship.errors import LiteshipError
+from liteship_agent.records import write_atomic
+
+_PROGRAM = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+
+
+class ScriptBundle:
+    """The script, made as soon as this object is if it is not kept already.
+
+    Args:
+        cache: Folder where it is kept, by the version of vl-convert.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._path = cache / f"vega-{version('vl-convert-python')}.js"
+        self._process: subprocess.Popen[bytes] | None = None
+        if not self._path.is_file():
+            self._process = subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM], stdout=subprocess.PIPE)
+
+    def text(self) -> str:
+        """The script.
+
+        Raises:
+            LiteshipError: it could not be made.
+        """
+        if self._process is None:
+            return self._path.read_text(encoding="utf-8")
+        script, _ = self._process.communicate()
+        if self._process.returncode or not script:
+            raise LiteshipError(
+                f"vl-convert: a bundle of its scripts is required. Received: exit code {self._process.returncode}."
+            )
+        write_atomic(self._path, script)
+        self._process = None
+        return script.decode()
