@@ -41,6 +41,14 @@ VERBS = {
         "choose:choose_command",
         "Choose the model to ship: the best that keeps to every budget, and why each other lost.",
     ),
+    "compare": (
+        "compare:compare_command",
+        "Compare measurements row by row: boards, days, runtimes, studies; with intervals, and with what differs.",
+    ),
+    "gate": (
+        "compare:gate_command",
+        "Judge a measurement by a baseline: exit code 4 where a row became worse, 6 where it cannot be judged.",
+    ),
     "repeat": (
         "repeat:repeat_command",
         "Measure once more what was measured before, and tell whether the ratios agree inside their intervals.",
@@ -61,6 +69,10 @@ VERBS = {
     "verify": (
         "releases:verify_command",
         "Read every file of the releases and runtimes on a target and compare its sha256 with the one it must have.",
+    ),
+    "camera": (
+        "camera:camera_command",
+        "Run the deployed model of a target on live frames, and look at it here: a page, or the terminal.",
     ),
     "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
     "emulated": ("emulated:app", "Build, start and stop an emulated ARM64 board."),

@@ -1,0 +1,273 @@
+"""Two measurements beside each other as a table for a terminal, as Markdown, and as a JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from liteship.report.markdown import escape_markdown, markdown_row
+from liteship.report.text import (
+    MISSING,
+    count,
+    mebibytes,
+    milliseconds,
+    multiple,
+    multiple_interval,
+    points,
+    points_interval,
+)
+from liteship.verdict.choice_text import heading
+from liteship.verdict.compare import BETTER, WORSE, Change, Changes, RowChange
+from liteship.verdict.environments import Difference, are_boards_equal
+
+SCHEMA_VERSION = 1
+WIDE_COLUMNS = 110
+_STYLES = {WORSE: "red", BETTER: "green", None: "bright_black"}
+_LATENCY_WORDS = {WORSE: "slower", BETTER: "faster"}
+_ACCURACY_WORDS = {WORSE: "less accurate", BETTER: "more accurate"}
+_SIZE_WORDS = {WORSE: "larger", BETTER: "smaller"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows of one figure.
+
+    Args:
+        lines: Figure, interval and word; one below the other where there is little room.
+        verdict: As in `Change`.
+    """
+
+    lines: tuple[str, ...]
+    verdict: str | None
+
+    @property
+    def text(self) -> str:
+        """All in one line."""
+        figure, *others = self.lines
+        return f"{figure} ({', '.join(others)})" if others else figure
+
+
+def latency_cell(change: Change) -> Cell:
+    """1.21, 1.20–1.22, slower."""
+    return _cell(change, multiple, multiple_interval, _LATENCY_WORDS)
+
+
+def accuracy_cell(change: Change) -> Cell:
+    """-2.4, -3.9 to -1.1, less accurate."""
+    return _cell(change, points, points_interval, _ACCURACY_WORDS)
+
+
+def size_cell(row: RowChange) -> Cell:
+    """8.40, or 8.40 → 8.60 and larger, in MiB."""
+    words = (_SIZE_WORDS[row.size.verdict],) if row.size.verdict in _SIZE_WORDS else ()
+    return Cell((_from_to(mebibytes, row.first.size_bytes, row.second.size_bytes), *words), row.size.verdict)
+
+
+def gzip_cell(row: RowChange) -> Cell:
+    """The same after gzip."""
+    words = (_SIZE_WORDS[row.gzip.verdict],) if row.gzip.verdict in _SIZE_WORDS else ()
+    return Cell((_from_to(mebibytes, row.first.gzip_bytes, row.second.gzip_bytes), *words), row.gzip.verdict)
+
+
+def row_sentences(row: RowChange, verdict: str) -> list[str]:
+    """What became worse, or better, beyond doubt."""
+    sentences = []
+    if row.latency.verdict == verdict:
+        sentences.append(f"{row.name} is {_LATENCY_WORDS[verdict]}: {_bounded(row.latency, multiple, 'x')}")
+    if row.accuracy.verdict == verdict:
+        sentences.append(f"{row.name} is {_ACCURACY_WORDS[verdict]}: {_bounded(row.accuracy, points, ' points')}")
+    for change, cell, after in ((row.size, size_cell(row), ""), (row.gzip, gzip_cell(row), " after gzip")):
+        if change.verdict == verdict:
+            sentences.append(f"{row.name} is {_SIZE_WORDS[verdict]}{after}: {cell.lines[0]} MiB")
+    return sentences
+
+
+def summarize_changes(changes: Changes) -> list[tuple[str, list[str]]]:
+    """Regressions, improvements, what is not judged and what only one side has: a headline each, and what is in it."""
+    found: list[tuple[str, list[str]]] = []
+    if not are_boards_equal(changes.first, changes.second):
+        found.append(("A comparison of boards: what differs is neither a regression nor an improvement.", []))
+    else:
+        for verdict, word in ((WORSE, "regression"), (BETTER, "improvement")):
+            sentences = [sentence for row in changes.rows for sentence in row_sentences(row, verdict)]
+            found.append((count(len(sentences), word), sentences))
+        if unjudged := [f"{row.name}: {row.latency.reason}" for row in changes.rows if row.latency.verdict is None]:
+            found.append(("latency not judged", unjudged))
+    for name, rows in zip(changes.names, (changes.only_first, changes.only_second), strict=True):
+        if rows:
+            found.append((f"only in {name}", [alone.name for alone in rows]))
+    return found
+
+
+def print_changes(changes: Changes, console: Console) -> None:
+    """Both headings, what changed beyond doubt, the rows, and what differs between the measurements."""
+    for name, header in zip(changes.names, (changes.first, changes.second), strict=True):
+        console.print(Text(f"{name}  {heading(header)}", style="dim"))
+    console.print()
+    for headline, sentences in summarize_changes(changes):
+        console.print(Text(headline, style="bold"))
+        for sentence in sentences:
+            console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+    console.print()
+    if changes.rows:
+        console.print(changes_table(changes.rows, *changes.names, wide=console.width >= WIDE_COLUMNS))
+        console.print()
+    print_differences(changes.differences, changes.names, console)
+
+
+def changes_table(rows: Sequence[RowChange], first: str, second: str, *, wide: bool) -> Table:
+    """The rows under short names of both sides; figures are stacked where there is little room."""
+    table = bare_table()
+    table.add_column("variant", overflow="fold")
+    for title in (f"median ms\n{first} → {second}", f"{second} / {first}\n95 %", "accuracy\npoints", "file MiB"):
+        table.add_column(title, justify="right", overflow="fold")
+    if wide:
+        table.add_column("gzip MiB", justify="right", overflow="fold")
+        table.add_column("memory MiB", justify="right", overflow="fold")
+    for row in rows:
+        cells = [latency_cell(row.latency), accuracy_cell(row.accuracy), size_cell(row)]
+        cells += [gzip_cell(row), Cell((_memory(row),), None)] if wide else []
+        shown = [
+            Text(cell.text if wide else "\n".join(cell.lines), style=_STYLES.get(cell.verdict, "")) for cell in cells
+        ]
+        separator = " " if wide else "\n"
+        table.add_row(Text(separator.join([row.name, *(f"({note})" for note in row.notes)])), _medians(row), *shown)
+    return table
+
+
+def print_differences(differences: Sequence[Difference], names: Sequence[str], console: Console) -> None:
+    """What differs, a line each."""
+    if not differences:
+        console.print(Text("Nothing known differs between the measurements."))
+        return
+    table = bare_table()
+    table.add_column("differs", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for difference in differences:
+        table.add_row(difference.name, *map(Text, difference.values))
+    console.print(table)
+
+
+def changes_markdown(changes: Changes) -> str:
+    """The same as GitHub-flavored Markdown."""
+    first, second = changes.names
+    lines = [
+        f"**{escape_markdown(name)}**: {escape_markdown(heading(header))}  "
+        for name, header in zip(changes.names, (changes.first, changes.second), strict=True)
+    ]
+    lines.append("")
+    for headline, sentences in summarize_changes(changes):
+        lines += [f"- {escape_markdown(headline)}", *(f"  - {escape_markdown(sentence)}" for sentence in sentences)]
+    lines.append("")
+    lines += [
+        *rows_markdown(changes.rows, first, second),
+        "",
+        *differences_markdown(changes.differences, changes.names),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rows_markdown(rows: Sequence[RowChange], first: str, second: str) -> list[str]:
+    """A table of rows; none without rows."""
+    if not rows:
+        return []
+    titles = ("variant", f"median ms {first} → {second}", f"{second} / {first} (95 %)", "accuracy points (95 %)")
+    lines = [markdown_row(map(escape_markdown, (*titles, "file MiB", "gzip MiB", "memory MiB", "notes")))]
+    lines.append(markdown_row([":--", *["--:"] * 6, ":--"]))
+    for row in rows:
+        cells = [latency_cell(row.latency), accuracy_cell(row.accuracy), size_cell(row), gzip_cell(row)]
+        texts = [row.name, _medians(row), *(cell.text for cell in cells), _memory(row), "; ".join(row.notes)]
+        lines.append(markdown_row(map(escape_markdown, texts)))
+    return lines
+
+
+def differences_markdown(differences: Sequence[Difference], names: Sequence[str]) -> list[str]:
+    """A table of what differs."""
+    if not differences:
+        return ["Nothing known differs between the measurements."]
+    lines = [markdown_row(map(escape_markdown, ("differs", *names))), markdown_row([":--"] * (1 + len(names)))]
+    return lines + [markdown_row(map(escape_markdown, (found.name, *found.values))) for found in differences]
+
+
+def changes_json(changes: Changes) -> dict[str, Any]:
+    """As an object: reports, rows with a change for each figure, rows that only one has, differences."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "reports": [
+            {"name": name, "target": header.target, "study": header.study, "job": header.job_id, "date": header.date}
+            for name, header in zip(changes.names, (changes.first, changes.second), strict=True)
+        ],
+        "rows": [row_json(row) for row in changes.rows],
+        "only_first": [alone.name for alone in changes.only_first],
+        "only_second": [alone.name for alone in changes.only_second],
+        "differences": [asdict(difference) for difference in changes.differences],
+    }
+
+
+def row_json(row: RowChange) -> dict[str, Any]:
+    """One row: its name, the files, and for each figure estimate, interval, verdict and reason."""
+    figures = {}
+    for name in ("latency", "accuracy", "size", "gzip", "memory"):
+        change: Change = getattr(row, name)
+        found = {"value": None, "low": None, "high": None} if change.estimate is None else asdict(change.estimate)
+        figures[name] = {**found, "verdict": change.verdict, "reason": change.reason}
+    return {
+        "name": row.name,
+        "variant": row.first.variant,
+        "sha256": [row.first.sha256, row.second.sha256],
+        "status": [row.first.status, row.second.status],
+        "median_ns": [row.first.median_ns, row.second.median_ns],
+        "size_bytes": [row.first.size_bytes, row.second.size_bytes],
+        **figures,
+        "notes": list(row.notes),
+    }
+
+
+def bare_table() -> Table:
+    """Without edges, for what is printed between sentences."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def _cell(
+    change: Change,
+    figure: Callable[[float | None], str],
+    interval: Callable[[float | None, float | None], str],
+    words: dict[str, str],
+) -> Cell:
+    found = change.estimate
+    lines = [] if found is None else [figure(found.value)]
+    if found is not None and found.low is not None:
+        lines.append(interval(found.low, found.high))
+    lines += [text for text in (words.get(change.verdict or "", ""), change.reason) if text]
+    return Cell(tuple(lines) or (MISSING,), change.verdict)
+
+
+def _bounded(change: Change, figure: Callable[[float | None], str], unit: str) -> str:
+    found = change.estimate
+    if found is None:
+        return MISSING
+    interval = multiple_interval if figure is multiple else points_interval
+    reason = f", {change.reason}" if change.reason else ""
+    return f"{figure(found.value)}{unit} ({interval(found.low, found.high)}{reason})"
+
+
+def _medians(row: RowChange) -> str:
+    return _from_to(milliseconds, row.first.median_ns, row.second.median_ns)
+
+
+def _memory(row: RowChange) -> str:
+    return _from_to(mebibytes, row.first.rss_peak_bytes, row.second.rss_peak_bytes)
+
+
+def _from_to(shown: Callable[[Any], str], one: float | None, other: float | None) -> str:
+    """Once where both look alike."""
+    before, after = shown(one), shown(other)
+    return before if before == after else f"{before} → {after}"

@@ -1,0 +1,210 @@
+"""Two measurements beside each other, row by row: what became slower, less accurate or larger beyond doubt.
+
+Latencies of two jobs are independent samples, accuracies on the same images are compared image by image. A latency
+that cannot be compared is not judged, and says why; one of another board is shown and not judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from liteship.built_in import EMULATED
+from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.sentences import row_name, varying_settings
+from liteship.report.text import count, cpu_list
+from liteship.stats import independent_difference
+from liteship.verdict.choose import FORCED, status_word
+from liteship.verdict.environments import Difference, are_boards_equal, find_differences
+from liteship.verdict.matching import match_rows
+from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs
+from liteship_agent.report import UNSTABLE
+
+BETTER, WORSE, OPEN = "better", "worse", "open"
+NAMES = ("A", "B")
+OTHER_BOARDS = "other board"
+LEAST_SIZE_RATIO = 0.001
+"""Files that differ by less are equal: names and dates inside them vary."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of a row in two measurements.
+
+    Args:
+        estimate: The second as a multiple of the first, of accuracies the second less the first; None without one.
+        verdict: "better" or "worse" beyond doubt, "open" where the interval holds no change; None where not judged.
+        reason: Why it is not judged, or how it was; empty where there is nothing to say.
+    """
+
+    estimate: Estimate | None
+    verdict: str | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """One row in two measurements.
+
+    Args:
+        name: Its variant and setting.
+        first, second: The rows.
+        latency, accuracy, size, gzip, memory: Their changes; memory has no interval and is never judged.
+        notes: What else is another: the file, the runtime, the status.
+    """
+
+    name: str
+    first: Row
+    second: Row
+    latency: Change
+    accuracy: Change
+    size: Change
+    gzip: Change
+    memory: Change
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A row that only one measurement has.
+
+    Args:
+        name: Its variant and setting.
+        row: The row.
+    """
+
+    name: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Two measurements.
+
+    Args:
+        names: What they are called in sentences.
+        first, second: Their headers.
+        rows: Rows that both have.
+        only_first, only_second: Rows that only one has.
+        differences: What differs between machines, runtimes, settings and images.
+    """
+
+    names: tuple[str, str]
+    first: Header
+    second: Header
+    rows: tuple[RowChange, ...]
+    only_first: tuple[Alone, ...]
+    only_second: tuple[Alone, ...]
+    differences: tuple[Difference, ...]
+
+
+def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAMES) -> Changes:
+    """Compare two measurements.
+
+    Args:
+        first: What is referred to.
+        second: What is compared with it.
+        names: What they are called in reasons.
+
+    Raises:
+        ReportError: the answers of a row do not fit their number of images.
+    """
+    matched = match_rows(first, second)
+    varying = tuple(dict.fromkeys((*varying_settings(first.rows), *varying_settings(second.rows))))
+    same_board = are_boards_equal(first.header, second.header)
+
+    def judged(change: Change) -> Change:
+        return change if same_board else replace(change, verdict=None)
+
+    rows = []
+    for one, other in matched.pairs:
+        rows.append(
+            RowChange(
+                name=row_name(one if one.threads is not None else other, varying),
+                first=one,
+                second=other,
+                latency=compare_latency(first.header, one, second.header, other, names),
+                accuracy=judged(_accuracy(first, one, second, other, names)),
+                size=judged(_size(one.size_bytes, other.size_bytes)),
+                gzip=judged(_size(one.gzip_bytes, other.gzip_bytes)),
+                memory=Change(_quotient(one.rss_peak_bytes, other.rss_peak_bytes), None, "no interval"),
+                notes=_notes(one, other),
+            )
+        )
+    return Changes(
+        names=names,
+        first=first.header,
+        second=second.header,
+        rows=tuple(rows),
+        only_first=tuple(Alone(row_name(row, varying), row) for row in matched.only_first),
+        only_second=tuple(Alone(row_name(row, varying), row) for row in matched.only_second),
+        differences=find_differences((first, second)),
+    )
+
+
+def compare_latency(first: Header, one: Row, second: Header, other: Row, names: tuple[str, str]) -> Change:
+    """The ratio of two latencies, judged where machine and setting are the same and both are stable."""
+    sides = ((names[0], first, one), (names[1], second, other))
+    if emulated := [name for name, header, _ in sides if header.target == EMULATED]:
+        return Change(None, None, f"{' and '.join(emulated)} emulated")
+    if missing := [name for name, _, row in sides if row.median_ns is None]:
+        return Change(None, None, f"not measured in {' and '.join(missing)}")
+    if unstable := [name for name, _, row in sides if UNSTABLE in (row.validity, status_word(row))]:
+        return Change(None, None, f"unstable in {' and '.join(unstable)}")
+    if one.threads != other.threads:
+        return Change(None, None, f"{one.threads} and {count(other.threads or 0, 'thread')}")
+    boards_equal = are_boards_equal(first, second)
+    if one.cpus != other.cpus and boards_equal:
+        return Change(None, None, f"CPUs {cpu_list(one.cpus)} and {cpu_list(other.cpus)}")
+    estimate = ratio_of_jobs(other, one)
+    if estimate is None:
+        return Change(None, None, "no undisturbed round")
+    if not boards_equal:
+        return Change(estimate, None, OTHER_BOARDS)
+    if estimate.low is None:
+        return Change(estimate, None, "a single round: no interval")
+    return Change(estimate, WORSE if estimate.is_above(1) else BETTER if estimate.is_below(1) else OPEN)
+
+
+def _accuracy(first: Comparison, one: Row, second: Comparison, other: Row, names: tuple[str, str]) -> Change:
+    own, others = answers_of_row(second, other), answers_of_row(first, one)
+    if own is None or others is None:
+        missing = [name for name, found in zip(names, (others, own), strict=True) if found is None]
+        return Change(None, None, f"not measured in {' and '.join(missing)}")
+    if own.labels != others.labels:
+        return Change(None, None, "other classes")
+    same_images = first.header.images_sha256 == second.header.images_sha256 and own.image_count == others.image_count
+    if same_images:
+        estimate = difference_of_answers(own, others)
+    else:
+        estimate = Estimate(*independent_difference(others.correct, others.image_count, own.correct, own.image_count))
+    verdict = BETTER if estimate.is_above(0) else WORSE if estimate.is_below(0) else OPEN
+    return Change(estimate, verdict, "" if same_images else "other images")
+
+
+def _size(one: int | None, other: int | None) -> Change:
+    found = _quotient(one, other)
+    if found is None:
+        return Change(None, None, "not known")
+    if abs(found.value - 1) < LEAST_SIZE_RATIO:
+        return Change(found, OPEN)
+    return Change(found, WORSE if found.value > 1 else BETTER)
+
+
+def _quotient(one: int | None, other: int | None) -> Estimate | None:
+    return Estimate(other / one, None, None) if one and other else None
+
+
+def _notes(one: Row, other: Row) -> tuple[str, ...]:
+    found = []
+    if one.sha256 != other.sha256:
+        found.append("other file")
+    if None not in (one.runtime, other.runtime) and _runtime(one) != _runtime(other):
+        found.append(f"{_runtime(one)}, then {_runtime(other)}")
+    words = [row.status.removeprefix(FORCED) for row in (one, other)]
+    if status_word(one) != status_word(other):
+        found.append(f"{words[0]}, then {words[1]}")
+    return tuple(found)
+
+
+def _runtime(row: Row) -> str:
+    return f"{row.runtime} {row.runtime_version}"

@@ -1,0 +1,114 @@
+"""A gate as lines for a terminal, as a Markdown comment for a pull request, and as a JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from liteship.report.markdown import escape_markdown, markdown_row
+from liteship.report.text import count
+from liteship.verdict.changes_text import (
+    WIDE_COLUMNS,
+    changes_json,
+    changes_table,
+    differences_markdown,
+    print_differences,
+    rows_markdown,
+)
+from liteship.verdict.choice_text import heading
+from liteship.verdict.gate import IMPROVED, NEW, PASSED, REGRESSED, UNJUDGED, Finding, Gate
+from liteship.verdict.limits import points_text
+
+SCHEMA_VERSION = 1
+_SHOWN = (REGRESSED, UNJUDGED, IMPROVED, NEW)
+_STYLES = {REGRESSED: "red", UNJUDGED: "yellow", IMPROVED: "green", NEW: "cyan"}
+_MARKS = {REGRESSED: "❌", UNJUDGED: "⚠️", PASSED: "✅"}
+
+
+def verdict_line(gate: Gate) -> str:
+    """The outcome in one line."""
+    regressions, unjudged = gate.of(REGRESSED), gate.of(UNJUDGED)
+    if gate.outcome == REGRESSED:
+        rows = len({finding.row for finding in regressions})
+        also = f"; {len(unjudged)} not judged" if unjudged else ""
+        return f"Regression: {count(len(regressions), 'figure')} of {count(rows, 'row')} worse than allowed{also}"
+    if gate.outcome == UNJUDGED:
+        reasons = list(dict.fromkeys(finding.text for finding in unjudged))
+        more = f" and {len(reasons) - 1} more reasons" if len(reasons) > 2 else f"; {reasons[1]}" if reasons[1:] else ""
+        return f"Not judged: {count(len(unjudged), 'figure')} ({reasons[0]}{more})"
+    judged = "accuracy and size, not latency" if gate.accuracy_only else "latency, accuracy and size"
+    return f"Passed: {count(len(gate.changes.rows), 'row')} ({judged}), nothing worse than allowed"
+
+
+def allowances_sentence(gate: Gate) -> str:
+    """What was allowed."""
+    allowed = gate.allowances
+    slowdown = "latency is not judged" if gate.accuracy_only else f"latency up to +{100 * allowed.max_slowdown:.10g} %"
+    drop = f"accuracy down to -{points_text(allowed.max_drop)}"
+    return f"allowed: {slowdown}, {drop}, file and gzip up to +{100 * allowed.max_growth:.10g} %"
+
+
+def print_gate(gate: Gate, console: Console) -> None:
+    """Verdict, what was found, all rows, and what differs between the measurements."""
+    style = _STYLES.get(gate.outcome, "green")
+    console.print(Text(verdict_line(gate), style=f"bold {style}"))
+    for name, header in zip(gate.changes.names, (gate.changes.first, gate.changes.second), strict=True):
+        console.print(Text(f"{name:9}  {heading(header)}", style="dim"))
+    console.print(Text(allowances_sentence(gate), style="dim"))
+    grid = Table.grid(padding=(0, 2))
+    for column in ("outcome", "row", "figure", "text"):
+        grid.add_column(overflow="fold", max_width=28 if column == "row" else None)
+    for outcome in _SHOWN:
+        for finding in gate.of(outcome):
+            cells = (Text(finding.row), finding.figure, Text(finding.text))
+            grid.add_row(Text(outcome, style=_STYLES[outcome]), *cells)
+    if grid.row_count:
+        console.print()
+        console.print(grid)
+    console.print()
+    if gate.changes.rows:
+        console.print(changes_table(gate.changes.rows, "old", "new", wide=console.width >= WIDE_COLUMNS))
+        console.print()
+    print_differences(gate.changes.differences, gate.changes.names, console)
+
+
+def gate_markdown(gate: Gate) -> str:
+    """A comment for a pull request: the verdict, what changed, and all rows and differences folded below."""
+    changes = gate.changes
+    lines = [f"{_MARKS[gate.outcome]} **{escape_markdown(verdict_line(gate))}**", ""]
+    found = [finding for outcome in _SHOWN for finding in gate.of(outcome)]
+    if found:
+        lines += [markdown_row(("outcome", "row", "figure", "what changed")), markdown_row([":--"] * 4)]
+        lines += [markdown_row(map(escape_markdown, _cells(finding))) for finding in found]
+        lines.append("")
+    for name, header in zip(changes.names, (changes.first, changes.second), strict=True):
+        lines.append(f"- {name}: {escape_markdown(heading(header))}")
+    lines.append(f"- {escape_markdown(allowances_sentence(gate))}")
+    # A blank line on either side, so that what is folded is still read as Markdown.
+    if changes.rows:
+        lines += ["", "<details><summary>All rows</summary>", "", *rows_markdown(changes.rows, *changes.names)]
+        lines += ["", "</details>"]
+    lines += ["", "<details><summary>What differs between the measurements</summary>", ""]
+    lines += [*differences_markdown(changes.differences, changes.names), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def gate_json(gate: Gate) -> dict[str, Any]:
+    """As an object: outcome, exit_code, allowances, findings, and what `liteship compare --json` tells."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "outcome": gate.outcome,
+        "exit_code": gate.exit_code,
+        "allowances": asdict(gate.allowances),
+        "accuracy_only": gate.accuracy_only,
+        "findings": [asdict(finding) for finding in gate.findings],
+        "changes": changes_json(gate.changes),
+    }
+
+
+def _cells(finding: Finding) -> tuple[str, ...]:
+    return finding.outcome, finding.row, finding.figure, finding.text
