@@ -18,7 +18,7 @@ WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,W
 PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench repeat report reports doctor emulated emulated-stop test test-arm test-faults lint \
+.PHONY: help setup demo run deploy bench camera repeat report reports doctor emulated emulated-stop test test-arm test-faults lint \
 	check lock clean
 
 help: ## this text
@@ -48,6 +48,9 @@ bench: setup ## measure a study on TARGET
 
 repeat: setup ## the last measurement again: do the ratios agree?
 	@$(BIN)/liteship repeat $(WHERE) $(call option,JOB,job) $(if $(FORCE),--force)
+
+camera: setup ## the deployed model on live frames of TARGET, on a page here; SOURCE, VIEW=terminal
+	@$(BIN)/liteship camera $(WHERE) $(call option,SOURCE,source) $(call option,VIEW,view)
 
 report: setup ## print the last table again
 	@$(BIN)/liteship report $(WHERE) $(call option,JOB,job)

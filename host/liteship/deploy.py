@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import Any
 
 from liteship.errors import LinkError
 from liteship.payload import Blob, Payload, make_payload
+from liteship.programs import release_command
 from liteship.progress import Reporter
 from liteship.provision import Interpreter, choose_runtime, pack_runtime
 from liteship.remote import Connection
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps
-from liteship_agent.release import AGENT
 from liteship_agent.store.events import INVENTORY
 
 KEEP_RELEASES = 3
@@ -366,18 +365,8 @@ def plan_deploy(
 
 
 def agent_command(connection: Connection, deployment: Deployment, *arguments: str, runtime: str | None = None) -> str:
-    """Shell command for the active release's agent.
-
-    Args:
-        connection: To the target.
-        deployment: What is active there.
-        arguments: The verb and its options.
-        runtime: Folder name of the runtime that the verb imports, None for verbs that import none.
-    """
-    folder = deployment.folder
-    words = ["-I", "-S", "-B", f"{folder}/releases/{deployment.release}/{AGENT}"]
-    words += [] if runtime is None else ["--runtime", f"{folder}/runtimes/{runtime}"]
-    return " ".join([connection.python, *(shlex.quote(word) for word in (*words, *arguments))])
+    """Shell command for the agent of a deployment; see `liteship.programs.release_command`."""
+    return release_command(connection.python, deployment.folder, deployment.release, *arguments, runtime=runtime)
 
 
 def _announce(manifest: Manifest, refused: Iterable[Mapping[str, str]], say: Reporter) -> None:

@@ -1,4 +1,4 @@
-"""Programs that the host sends to a target's Python over stdin, before any release exists there.
+"""What runs on a target: programs that the host sends to its Python over stdin, and the agent of a release.
 
 A program is some modules of liteship_agent, packed, that import the standard library and each other only. The last one
 has `main(arguments, stream)`; the stream is the rest of stdin.
@@ -7,10 +7,13 @@ has `main(arguments, stream)`; the stream is the rest of stdin.
 from __future__ import annotations
 
 import json
+import shlex
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+
+from liteship_agent.release import AGENT
 
 _LOADER = """import json, sys, types, zlib
 for name, text in json.loads(zlib.decompress(sys.stdin.buffer.read({length}))):
@@ -52,3 +55,18 @@ _STORING = ("disk", "transfer", "runtimes", "releases", "collection", "verificat
 PROBE = _store(*_ASKING)
 STORE = _store(*_ASKING, *_STORING)
 SENSORS = Program(("store.events", "sensors", "store.sense"))
+
+
+def release_command(python: str, folder: str, release: str, *arguments: str, runtime: str | None = None) -> str:
+    """Shell command for the agent of a release.
+
+    Args:
+        python: The target's, as a word for its shell.
+        folder: The liteship folder there, absolute.
+        release: Its id.
+        arguments: The verb and its options.
+        runtime: Folder name of the runtime that the verb imports, None for verbs that import none.
+    """
+    words = ["-I", "-S", "-B", f"{folder}/releases/{release}/{AGENT}"]
+    words += [] if runtime is None else ["--runtime", f"{folder}/runtimes/{runtime}"]
+    return " ".join([python, *(shlex.quote(word) for word in (*words, *arguments))])

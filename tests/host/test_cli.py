@@ -45,6 +45,7 @@ VERBS = (
     "run",
     "deploy",
     "bench",
+    "camera",
     "report",
     "reports",
     "repeat",

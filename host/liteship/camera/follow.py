@@ -1,0 +1,241 @@
+"""The camera of a target, followed from here: start it, hear its events, lead its page to this computer, end it.
+
+One exec channel, whose open stdin keeps the camera alive: it ends by itself where stdin ends, which an interruption, a
+lost link and the death of this process all bring about. After a lost link the same run goes on over another connection,
+with what is left of its time and frames, and the page has the same address.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from liteship.camera.log import Event, FrameLog
+from liteship.camera.options import CameraOptions
+from liteship.camera.summary import Run, Summary, summarize
+from liteship.errors import LinkError, LostLinkError
+from liteship.link.forward import ADDRESS, ForwardingError
+from liteship.programs import release_command
+from liteship.remote import Connection
+
+IDLE_SECONDS = 30.0
+"""The camera sends its figures every second; the first event may wait for a camera and for the models."""
+END_SECONDS = 5.0
+"""How long an interrupted camera may take for its summary."""
+LINK_LOST, STARTING, STOPPING = "link lost", "starting", "stopping"
+
+_WAIT_SECONDS = 0.05
+_NO_SUCH_VERB = "invalid choice: 'camera'"
+
+
+@dataclass
+class CameraState:
+    """What is known at one moment.
+
+    Args:
+        target: Its name.
+        state, reason: Of the camera, or of the link to it.
+        address: Of the page on this computer, null without one.
+        camera, frame, figures: The last event of each kind, null before the first one.
+    """
+
+    target: str
+    state: str = STARTING
+    reason: str = ""
+    address: str | None = None
+    camera: Event | None = None
+    frame: Event | None = None
+    figures: Event | None = None
+
+
+Watch = Callable[[CameraState, Event], None]
+"""Hears every event, with what is known after it."""
+
+
+class Camera:
+    """One camera, over as many connections as it takes.
+
+    Args:
+        target: Its name.
+        options: What the agent is asked for.
+        watch: Hears every event.
+        listener: Of the page, from `liteship.link.forward.listen`; None for no page.
+        log: Of every frame.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        options: CameraOptions,
+        watch: Watch,
+        listener: socket.socket | None = None,
+        log: FrameLog | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = CameraState(target)
+        self._options, self._watch, self._listener, self._log, self._clock = options, watch, listener, log, clock
+        self._stop = threading.Event()
+        self._stopped_at: float | None = None
+        self._runs: list[Run] = []
+        self._lost_links = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a camera was ever open."""
+        return bool(self._runs)
+
+    def follow(self, connection: Connection, folder: str, release: str) -> None:
+        """Start it, or go on with it over a new connection, and hear it until it has ended; Ctrl-C ends it.
+
+        Args:
+            connection: To the target.
+            folder: The liteship folder there.
+            release: Id of the active release, whose agent is started.
+        Raises:
+            RemoteError: the camera ended with an error.
+            LostLinkError: the link was lost; it can be gone on with.
+            LinkError: the release has no camera, the port cannot be forwarded, or it did not end when it was stopped.
+            UsageError: the log cannot be written any more.
+        """
+        left = self._left()
+        if left is None:
+            return
+        command = release_command(
+            connection.python, folder, release, "camera", "--folder", folder, "--events", *left.words()
+        )
+        run_count = len(self._runs)
+        with ExitStack() as forwards, _interrupts_to(self._stop):
+            try:
+                answer = connection.call(
+                    command,
+                    self._stdin(),
+                    on_event=lambda event: self._hear(event, connection, forwards),
+                    idle_seconds=IDLE_SECONDS,
+                )
+            except LinkError as exc:
+                explained = self._explained(exc, release)
+                if explained is exc:
+                    raise
+                raise explained from exc
+            finally:
+                if len(self._runs) > run_count:
+                    self._runs[-1].ended = self._clock()
+        if len(self._runs) == run_count:  # it ended before its camera was open
+            self._runs.append(Run(self._clock()))
+        self._runs[-1].final = answer["summary"]
+
+    def summary(self) -> Summary:
+        """Of everything so far."""
+        return summarize(self.state.target, self.state.camera or {}, self._runs, self._lost_links)
+
+    def _left(self) -> CameraOptions | None:
+        """The options with the time and the frames that are left; None when nothing is."""
+        done = self.summary()
+        options = self._options
+        if options.duration is not None:
+            options = replace(options, duration=options.duration - done.seconds)
+        if options.frames is not None:
+            options = replace(options, frames=options.frames - done.classified)
+        limits = (options.duration, options.frames)
+        return None if any(limit is not None and limit <= 0 for limit in limits) else options
+
+    def _stdin(self) -> Iterator[bytes]:
+        """Nothing, and its end when the camera shall end."""
+        while not self._stop.wait(_WAIT_SECONDS):
+            yield b""
+
+    def _hear(self, event: Event, connection: Connection, forwards: ExitStack) -> None:
+        self._require_end()
+        kind = event["event"]
+        if kind == "camera":
+            self._runs.append(Run(self._clock()))
+            self.state.camera, self.state.state, self.state.reason = event, "running", ""
+            if self._listener is not None and event.get("port"):
+                self._lead_here(connection, event["port"], self._listener, forwards)
+                self.state.address = _address(self._listener, event.get("token"))
+        elif kind == "state":
+            self.state.state, self.state.reason = event["state"], event.get("reason") or ""
+        elif self._runs:
+            self._hear_running(kind, event, self._runs[-1])
+        if self._stop.is_set():
+            self.state.state, self.state.reason = STOPPING, ""
+        self._watch(self.state, event)
+
+    def _hear_running(self, kind: str, event: Event, run: Run) -> None:
+        if kind == "frame":
+            self.state.frame = event
+            run.labels[event["label"] or "unsure"] += 1
+            if self._log is not None:
+                self._log.write(event, self.state.camera or {})
+        elif kind == "figures":
+            self.state.figures = run.figures = event
+        elif kind == "swapped":
+            run.swaps += 1
+            model = {name: event[name] for name in ("release", "variant")}
+            self.state.camera = {**(self.state.camera or {}), **model}
+
+    def _lead_here(self, connection: Connection, port: int, listener: socket.socket, forwards: ExitStack) -> None:
+        """Forward the page; where that is refused, tell what can be done without it."""
+        try:
+            forwards.enter_context(connection.forward(port, listener))
+        except ForwardingError as exc:
+            raise LinkError(exc.message, f"{exc.hint} Or do without the page: --view terminal.".strip()) from exc
+
+    def _require_end(self) -> None:
+        """One that was stopped may still tell something, but not for long."""
+        if not self._stop.is_set():
+            return
+        self._stopped_at = self._clock() if self._stopped_at is None else self._stopped_at
+        if self._clock() - self._stopped_at > END_SECONDS:
+            raise LinkError(
+                f"{self.state.target}: the end of the camera within {END_SECONDS:g} s is required. Received: none.",
+                "Look there: ps aux | grep liteship_agent",
+            )
+
+    def _explained(self, error: LinkError, release: str) -> LinkError:
+        """The error of a run, as what is to be done about it."""
+        name = self.state.target
+        if isinstance(error, LostLinkError):
+            self._lost_links += 1
+            self.state.state, self.state.reason = LINK_LOST, error.reason
+            if self._stop.is_set():  # nobody wants it again
+                return LinkError(
+                    f"{name}: the end of the camera is required. Received: {error.reason}.",
+                    "It ends there by itself, when the target finds that the link is gone.",
+                )
+            if self.has_begun:
+                self._watch(self.state, {"event": "state", "state": LINK_LOST, "reason": error.reason})
+        if _NO_SUCH_VERB in error.message:
+            return LinkError(
+                f"{name}: a release with a camera is required. Received: release {release} of an older liteship.",
+                f"Deploy again: liteship deploy --target {name}",
+            )
+        return error
+
+
+def _address(listener: socket.socket, token: str | None) -> str:
+    query = f"?token={quote(token, safe='')}" if token else ""
+    return f"http://{ADDRESS}:{listener.getsockname()[1]}/{query}"
+
+
+@contextmanager
+def _interrupts_to(stop: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C only set an event; the second one interrupts as ever."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
