@@ -6,16 +6,11 @@ import os
 import webbrowser
 from pathlib import Path
 
-import typer
-
-from liteship.errors import UsageError
+from liteship.cli.output import write_output
 from liteship.report.html.scripts import ScriptBundle
 from liteship.report.rows import build_comparison
 from liteship.report.store import ReportFile, read_report
 from liteship.verdict.shipping import verdict_sentences
-from liteship_agent.records import write_atomic
-
-HTML, PNG = "html", "png"
 
 
 def write_page(file: ReportFile, output: Path | None, open_it: bool) -> None:
@@ -27,16 +22,11 @@ def write_page(file: ReportFile, output: Path | None, open_it: bool) -> None:
         open_it: Show it in a browser too.
 
     Raises:
-        UsageError: the path is a folder.
+        UsageError: nothing can be written there.
         ReportError: the report cannot be read.
     """
     path = output or file.path.with_suffix(".html")
-    if path.is_dir():
-        raise UsageError(f"--output: the name of a file is required. Received: the folder {path}.")
-    bundle = ScriptBundle(_cache())
-    page = _page(file, bundle)
-    write_atomic(path, page.encode())
-    typer.echo(path)
+    write_output(path, _page(file, ScriptBundle(_cache())).encode())
     if open_it:
         webbrowser.open(path.resolve().as_uri())
 
@@ -49,22 +39,18 @@ def write_pictures(file: ReportFile, output: Path | None) -> None:
         output: The folder; without one it stands beside the report.
 
     Raises:
-        UsageError: the path is a file.
+        UsageError: nothing can be written there.
         ReportError: the report cannot be read.
     """
-    from liteship.report.charts.chart import write_png
+    from liteship.report.charts.chart import draw_png
     from liteship.report.charts.gallery import build_sections
 
     folder = output or file.path.with_suffix("")
-    if folder.is_file():
-        raise UsageError(f"--output: a folder is required. Received: the file {folder}.")
     manifest, report = read_report(file)
     for section in build_sections(manifest, report, build_comparison(manifest, report), file.study):
         for chart in section.charts:
             if chart.spec:
-                path = folder / f"{chart.name}.png"
-                write_png(chart, path)
-                typer.echo(path)
+                write_output(folder / f"{chart.name}.png", draw_png(chart))
 
 
 def _page(file: ReportFile, bundle: ScriptBundle) -> str:

@@ -24,7 +24,7 @@ from liteship.compress import filters, magnitude, qat
 from liteship.errors import RecipeError
 from liteship.filter_ranks import read_ranks, write_ranks
 from liteship.recipe import BASELINE, TRAINED_QUANTIZATIONS, CompressSettings, Variant
-from liteship.report.charts.chart import write_svg
+from liteship.report.charts.chart import draw_svg
 from liteship.report.charts.filter_ranks import filter_ranks_chart
 from liteship.study.context import Context
 from liteship.study.keyed import gzip_bytes, make_key, read_facts, sidecar, write_facts
@@ -40,7 +40,7 @@ from liteship.train import (
     validation_accuracy,
 )
 from liteship_agent.manifest import KerasModel
-from liteship_agent.records import from_json, to_json
+from liteship_agent.records import from_json, to_json, write_atomic
 
 History = list[dict[str, float]]
 
@@ -230,7 +230,8 @@ class Models:
             context.recipe.seed,
         )
         write_ranks(ranks, self.ranks_path(variant))
-        write_svg(filter_ranks_chart(ranks), self.ranks_path(variant).with_suffix(".svg"))
+        picture = draw_svg(filter_ranks_chart(ranks, variant.model))
+        write_atomic(self.ranks_path(variant).with_suffix(".svg"), picture.encode())
         return model, history
 
     def ranks_path(self, variant: Variant) -> Path:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from liteship.report.charts.colors import LIGHT, resolve, vega_config
-from liteship_agent.records import write_atomic
 
 if TYPE_CHECKING:
     import altair
@@ -121,17 +119,15 @@ def complete(spec: Mapping[str, Any], width: int = DRAWN_WIDTH) -> dict[str, Any
     }
 
 
-def write_png(chart: Chart, path: Path) -> None:
-    """Draw a chart with its title, two pixels per point, on white."""
+def draw_png(chart: Chart) -> bytes:
+    """A chart with its title as PNG, two pixels per point, on white."""
     import vl_convert
 
-    spec = {**complete(chart.spec), "title": chart.title}
-    write_atomic(path, vl_convert.vegalite_to_png(spec, scale=_SCALE))
+    return vl_convert.vegalite_to_png({**complete(chart.spec), "title": chart.title}, scale=_SCALE)
 
 
-def write_svg(chart: Chart, path: Path) -> None:
-    """Draw a chart with its title, on white."""
+def draw_svg(chart: Chart) -> str:
+    """A chart with its title as SVG, on white."""
     import vl_convert
 
-    spec = {**complete(chart.spec), "title": chart.title}
-    write_atomic(path, vl_convert.vegalite_to_svg(spec).encode())
+    return vl_convert.vegalite_to_svg({**complete(chart.spec), "title": chart.title})

@@ -6,10 +6,13 @@ this one reads the report.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from liteship.errors import LiteshipError
 from liteship_agent.records import write_atomic
@@ -26,9 +29,11 @@ class ScriptBundle:
 
     def __init__(self, cache: Path) -> None:
         self._path = cache / f"vega-{version('vl-convert-python')}.js"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._making: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
         if not self._path.is_file():
-            self._process = subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM], stdout=subprocess.PIPE)
+            script = TemporaryFile()  # no pipe: nobody reads where the report turns out to be damaged
+            process = subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM], stdout=script)
+            self._making = process, script
 
     def text(self) -> str:
         """The script.
@@ -36,13 +41,15 @@ class ScriptBundle:
         Raises:
             LiteshipError: it could not be made.
         """
-        if self._process is None:
+        if self._making is None:
             return self._path.read_text(encoding="utf-8")
-        script, _ = self._process.communicate()
-        if self._process.returncode or not script:
-            raise LiteshipError(
-                f"vl-convert: a bundle of its scripts is required. Received: exit code {self._process.returncode}."
-            )
-        write_atomic(self._path, script)
-        self._process = None
+        process, file = self._making
+        code = process.wait()
+        with file:
+            file.seek(0)
+            script = file.read()
+        if code or not script:
+            raise LiteshipError(f"vl-convert: a bundle of its scripts is required. Received: exit code {code}.")
+        with contextlib.suppress(OSError):  # a folder that cannot be written to costs two seconds each time, no more
+            write_atomic(self._path, script)
         return script.decode()
