@@ -19,10 +19,11 @@ def test_window_keeps_the_last_values_in_order(values, size):
 
 
 @pytest.mark.parametrize(
-    ("values", "median", "p90"), [([], None, None), ([7], 7, 7), ([2, 1], 1, 2), (list(range(1, 11)), 5, 9)]
+    ("values", "median", "p90", "mean"),
+    [([], None, None, None), ([7], 7, 7, 7), ([2, 1], 1, 2, 1.5), (list(range(1, 11)), 5, 9, 5.5)],
 )
-def test_percentiles_are_by_nearest_rank(values, median, p90):
-    assert Times.of(values) == Times(median, p90, len(values))
+def test_percentiles_are_by_nearest_rank(values, median, p90, mean):
+    assert Times.of(values) == Times(median, p90, mean, len(values))
 
 
 def test_memory_is_constant():
@@ -67,8 +68,8 @@ def test_capture_is_counted_once_a_frame():
     recorder.captured(0, 5)
     recorder.classified(9, 4, {"capture": 5, "preprocess": 1, "invoke": 2, "smooth": 1, "publish": 1})
 
-    assert recorder.figures().stages["capture"] == Times(5, 5, 1)
-    assert recorder.figures().stages["invoke"] == Times(2, 2, 1)
+    assert recorder.figures().stages["capture"] == Times(5, 5, 5, 1)
+    assert recorder.figures().stages["invoke"] == Times(2, 2, 2, 1)
 
 
 def test_figures_are_one_flat_json_object():

@@ -41,10 +41,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Times:
-    """Median and 90th percentile by nearest rank, and how many values they are of; nulls of none."""
+    """Median and 90th percentile by nearest rank, mean, and how many values they are of; nulls of none."""
 
     median_ns: Optional[int]
     p90_ns: Optional[int]
+    mean_ns: Optional[float]
     count: int
 
     @classmethod
@@ -52,8 +53,9 @@ class Times:
         """Those of values in any order."""
         values = sorted(values_ns)
         if not values:
-            return cls(None, None, 0)
-        return cls(values[(len(values) + 1) // 2 - 1], values[-(-9 * len(values) // 10) - 1], len(values))
+            return cls(None, None, None, 0)
+        median, p90 = (values[-(-rank * len(values) // 10) - 1] for rank in (5, 9))
+        return cls(median, p90, sum(values) / len(values), len(values))
 
 
 @dataclass(frozen=True)
