@@ -327,7 +327,7 @@ def test_report_is_printed_in_every_form(run: Run, reported: Path) -> None:
 
 def test_unknown_form_job_and_report_of_another_schema_are_refused(run: Run, reported: Path) -> None:
     error = only_error(run("report", "--target", "pi", "--format", "xml"), 2)
-    assert "one of terminal, markdown, csv, json is required. Received: xml." in error
+    assert "one of terminal, markdown, csv, json, html, png is required. Received: xml." in error
     error = only_error(run("report", "--target", "pi", "--job", "1999"), 6)
     assert "The id of one report on pi, its first digits or latest is required. Received: 1999;" in error
     assert "there are: pi:20261122-101500-0123." in error

@@ -31,7 +31,8 @@ class ScriptBundle:
         self._path = cache / f"vega-{version('vl-convert-python')}.js"
         self._making: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
         if not self._path.is_file():
-            script = TemporaryFile()  # no pipe: nobody reads where the report turns out to be damaged
+            # No pipe: nobody reads it where the report turns out to be damaged.
+            script = TemporaryFile()  # noqa: SIM115  closed when it was read
             process = subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM], stdout=script)
             self._making = process, script
 
