@@ -98,11 +98,13 @@ def summarize_changes(changes: Changes) -> list[tuple[str, list[str]]]:
         for verdict, word in ((WORSE, "regression"), (BETTER, "improvement")):
             sentences = [sentence for row in changes.rows for sentence in row_sentences(row, verdict)]
             found.append((count(len(sentences), word), sentences))
-        if unjudged := [f"{row.name}: {row.latency.reason}" for row in changes.rows if row.latency.verdict is None]:
+        # What neither has is nothing that changed.
+        rows = [row for row in changes.rows if row.first.median_ns is not None or row.second.median_ns is not None]
+        if unjudged := [f"{row.name}: {row.latency.reason}" for row in rows if row.latency.verdict is None]:
             found.append(("latency not judged", unjudged))
-    for name, rows in zip(changes.names, (changes.only_first, changes.only_second), strict=True):
-        if rows:
-            found.append((f"only in {name}", [alone.name for alone in rows]))
+    for name, alone in zip(changes.names, (changes.only_first, changes.only_second), strict=True):
+        if alone:
+            found.append((f"only in {name}", [one.name for one in alone]))
     return found
 
 

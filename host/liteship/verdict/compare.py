@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from liteship.built_in import EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
-from liteship.report.text import count, cpu_list
+from liteship.report.text import count, cpu_list, plain
 from liteship.stats import independent_difference
 from liteship.verdict.choose import FORCED, status_word
 from liteship.verdict.environments import Difference, are_boards_equal, find_differences
@@ -203,7 +203,7 @@ def _notes(one: Row, other: Row) -> tuple[str, ...]:
     words = [row.status.removeprefix(FORCED) for row in (one, other)]
     if status_word(one) != status_word(other):
         found.append(f"{words[0]}, then {words[1]}")
-    return tuple(found)
+    return tuple(plain(note) for note in found)
 
 
 def _runtime(row: Row) -> str:
