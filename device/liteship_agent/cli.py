@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 from liteship_agent import __version__
+from liteship_agent.camera.options import CameraOptions, add_camera_options
 from liteship_agent.errors import AgentError, LockedError, PreflightError
 from liteship_agent.job import Job
 from liteship_agent.records import loads, to_json
@@ -22,7 +23,9 @@ from liteship_agent.release import InstalledRelease
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Entry point of `liteship-agent`."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(words)
+    options.words = words[1:]
     try:
         options.run(options)
     except AgentError as exc:
@@ -63,13 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     verb("worker", _worker, "time one model for the request on stdin (used by run-job)")
     smoke_runtime = verb("smoke-runtime", _smoke_runtime, "the same in one runtime (used by smoke)")
     verb("explain", _explain, "run a model on the host's pixels for the request on stdin", speaks_events=True)
-    for sub in (bench, stop, fetched, smoke, smoke_runtime, run_job, resume):
+    camera = verb("camera", _camera, "label live frames with the active release's model, until it is ended")
+    camera_runtime = verb("camera-runtime", _camera_runtime, "the same in one runtime (used by camera)")
+    for sub in (bench, stop, fetched, smoke, smoke_runtime, run_job, resume, camera, camera_runtime):
         sub.add_argument("--folder", type=Path, required=True, help="the liteship folder")
     for sub in (stop, fetched, run_job):
         sub.add_argument("--job", required=True, help="id of the job")
     for sub in (smoke, smoke_runtime):
         sub.add_argument("--release", required=True, help="id of the release")
     smoke_runtime.add_argument("--runtime-folder", required=True, help="name of its folder under runtimes/")
+    for sub in (camera, camera_runtime):
+        add_camera_options(sub)
+    camera_runtime.add_argument("--release", required=True, help="id of the release")
+    camera_runtime.add_argument("--runtime-folder", required=True, help="name of its folder under runtimes/")
+    camera_runtime.add_argument("--variants", required=True, nargs="+", help="the first that loads is taken")
     return parser
 
 
@@ -148,6 +158,21 @@ def _smoke_runtime(options: argparse.Namespace) -> None:
     from liteship_agent.smoke import check_release
 
     print(json.dumps(check_release(InstalledRelease(options.folder, options.release), options.runtime_folder)))
+
+
+def _camera(options: argparse.Namespace) -> None:
+    from liteship_agent.camera.start import start
+
+    options.speaks_events = options.events
+    start(CameraOptions.of(options), options.words)
+
+
+def _camera_runtime(options: argparse.Namespace) -> None:
+    from liteship_agent.camera.choose import Choice
+    from liteship_agent.camera.process import run
+
+    options.speaks_events = options.events
+    run(CameraOptions.of(options), Choice(options.release, options.runtime_folder, tuple(options.variants)), emit)
 
 
 def _explain(_: argparse.Namespace) -> None:

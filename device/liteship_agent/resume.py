@@ -14,7 +14,7 @@ from typing import Callable, Optional, Tuple
 from liteship_agent import bench, preflight
 from liteship_agent.errors import AgentError, LockedError, PreflightError, RecordError
 from liteship_agent.job import Job
-from liteship_agent.lock import wanted
+from liteship_agent.lock import lock_holder, wanted
 from liteship_agent.records import read_record
 from liteship_agent.release import AGENT, InstalledRelease
 from liteship_agent.sensors import Sensors
@@ -99,7 +99,7 @@ def _go_on(folder: Path, path: Path, say: Say, fitness: _Fitness) -> str:
     archive = InstalledRelease(folder, job.release_id).path / AGENT
     if not archive.is_file():
         return f"left as it is: its release {job.release_id} is not here any more"
-    holder = bench.lock_holder(folder)
+    holder = lock_holder(folder)
     if holder == job.job_id:
         return "runs already"
     problems = fitness.wait(job)
@@ -118,6 +118,6 @@ def _go_on(folder: Path, path: Path, say: Say, fitness: _Fitness) -> str:
 
 def _require_free(folder: Path, job: Job) -> None:
     """Raise LockedError while another holds the target, or a host was quicker to go on with this very job."""
-    holder = bench.lock_holder(folder)
+    holder = lock_holder(folder)
     if holder is not None:
         raise LockedError(f"a free target is required for job {job.job_id}. Received: one that job {holder} holds")

@@ -121,6 +121,7 @@ class CameraServer:
             self._server = _Server(host, port, shown, most_connections)
         except (OSError, OverflowError) as exc:
             raise _port_error(host, port, exc) from exc
+        self.token = token
         self._server.access = Access(host, token, self.port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="page", daemon=True)
         self._thread.start()
