@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -26,7 +26,8 @@ from rich.text import Text
 
 Advance = Callable[[float], None]
 _REFRESH_PER_SECOND = 2
-"""Drawing costs CPU time, and what is measured on this computer meanwhile must not be disturbed."""
+"""Drawing costs CPU time, and what is measured on this computer meanwhile must not be disturbed: nothing is drawn
+between two of these, however often something changes."""
 
 
 class _AmountColumn(ProgressColumn):
@@ -46,8 +47,19 @@ class _AmountColumn(ProgressColumn):
         return Text(" ").join([self._bytes.render(task), self._rate.render(task)])
 
 
-def _new_progress(console: Console) -> Progress:
-    return Progress(
+class _Bars(Progress):
+    """Bars, and what stands above them."""
+
+    upper: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.upper is not None:
+            yield self.upper
+        yield from super().get_renderables()
+
+
+def _new_progress(console: Console) -> _Bars:
+    return _Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         _AmountColumn(),
@@ -69,7 +81,7 @@ class Reporter:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._progress: Progress | None = None
+        self._progress: _Bars | None = None
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -101,7 +113,27 @@ class Reporter:
     def describe(self, text: str) -> None:
         """Change what the innermost bar says; nothing where there is none."""
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[-1], description=escape(text), refresh=True)
+            self._progress.update(self._progress.task_ids[-1], description=escape(text))
+
+    @contextmanager
+    def above(self, upper: RenderableType) -> Iterator[bool]:
+        """Something above the bars while the block runs, which is inside a task's block.
+
+        Args:
+            upper: Drawn from another thread, as often as the bars.
+
+        Yields:
+            Whether anybody sees it: a terminal that is not shared with other targets.
+        """
+        progress = self._progress
+        if progress is None or progress.disable:
+            yield False
+            return
+        progress.upper = upper
+        try:
+            yield True
+        finally:
+            progress.upper = None
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -155,9 +187,9 @@ class _Step:
 class _LineReporter(Reporter):
     """The reporter of one target among several: all of its tasks share one bar, which shows the innermost."""
 
-    def __init__(self, console: Console, progress: Progress, name: str, width: int) -> None:
+    def __init__(self, console: Console, progress: _Bars, name: str, width: int) -> None:
         super().__init__(console)
-        self._progress: Progress = progress
+        self._progress: _Bars = progress
         self._name, self._title = name, escape(name.ljust(width))
         self._steps: list[_Step] = []
         self._lock = threading.RLock()
@@ -187,11 +219,15 @@ class _LineReporter(Reporter):
                 self._steps.remove(step)
                 self._show()
 
+    @contextmanager
+    def above(self, upper: RenderableType) -> Iterator[bool]:
+        yield False
+
     def describe(self, text: str) -> None:
         with self._lock:
             if self._steps:
                 self._steps[-1].description = escape(text)
-                self._progress.update(self._line, description=self._text(self._steps[-1]), refresh=True)
+                self._progress.update(self._line, description=self._text(self._steps[-1]))
 
     def _show(self) -> None:
         """Show the innermost step from its start on, so that its rate is its own."""

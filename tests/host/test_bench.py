@@ -14,9 +14,9 @@ from deploy_samples import make_deployment
 from report_samples import IMAGE_COUNT, LITERT, last_report, make_case, make_job, make_manifest, make_report, sha
 from rich.console import Console
 
-from liteship import bench as bench_module
 from liteship.bench import bench, with_new_id
 from liteship.bench import make_job as make_request
+from liteship.bench import measure as measure_module
 from liteship.built_in import LOOPBACK
 from liteship.deploy import Deployment
 from liteship.errors import DataError, LinkError
@@ -117,7 +117,7 @@ def run(
     study: Path, manifest: Manifest, deployment: Deployment, heard: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Connection], Report]:
     """Runs the bench of one job on a connection; without a validation archive no pixels are sent."""
-    monkeypatch.setattr(bench_module, "explain_flips", _explain)
+    monkeypatch.setattr(measure_module, "explain_flips", _explain)
 
     def call(connection: Any) -> Report:
         return bench(connection, study, manifest, deployment, make_job(*VARIANTS), Reporter(Console(file=heard)))
@@ -316,48 +316,32 @@ def test_forced_job_says_once_what_is_wrong_and_not_at_every_block(
     assert heard.getvalue() == "measured in spite of it (--force): others use 2.0 cores\n"
 
 
-def test_case_is_named_by_what_tells_it_from_others(manifest: Manifest) -> None:
-    runtimes = {LITERT: "ai-edge-litert==2.3.0", "other": "tflite-runtime==2.14.0"}
-    plain, threaded = make_case("none-none"), make_case("none-none", threads=4)
-    jobs = {
-        (plain,): "none-none",
-        (plain, threaded): "none-none 1 thread",
-        (threaded, plain): "none-none 4 threads",
-        (plain, make_case("none-none", runtime="other")): "none-none ai-edge-litert",
-        (plain, make_case("none-none", cpus=(4,))): "none-none CPU 0,1,2,3",
-    }
-    for cases, name in jobs.items():
-        follower = bench_module._Follower(manifest, make_job(*cases, runtimes=runtimes), Reporter(Console()), print)
-        assert follower.name(0) == name
-
-
-def test_progress_counts_every_block_of_a_round_once(manifest: Manifest) -> None:
-    amounts: list[float] = []
-    follower = bench_module._Follower(
-        manifest, make_job(*VARIANTS), Reporter(Console(file=io.StringIO())), amounts.append
-    )
-    follower(block_event(0))
-    follower(block_event(0, attempt=1))
-    follower(block_event(1, 0))
-    assert sum(amounts) == 2
-    follower({"event": "failed", "case_index": 1, "round_index": 1, "reason": "it hangs"})
-    assert sum(amounts) == 1 + 6
-
-
-def test_watched_terminal_shows_round_case_latency_and_temperature(
-    run: Callable[..., Report],
+def test_watched_terminal_shows_the_bar_and_a_line_for_each_case(
     report: Report,
     heard: io.StringIO,
     study: Path,
     manifest: Manifest,
     deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    say = Reporter(Console(file=heard, force_terminal=True, width=120))
+    monkeypatch.setattr(measure_module, "explain_flips", _explain)
+    say = Reporter(Console(file=heard, force_terminal=True, width=80, height=30))
+
+    class Drawn(Connection):
+        """Draws what is there before the job ends."""
+
+        def call(self, command: str, *arguments: Any, **options: Any) -> Event:
+            answer = super().call(command, *arguments, **options)
+            if " bench " in command:
+                assert say._progress is not None
+                say._progress.refresh()
+            return answer
+
     events = [{"event": "canary", "round_index": 0, "median_ns": 1.25e6}, block_event(1, 2)]
-    connection: Any = Connection(report, events)
+    connection: Any = Drawn(report, events)
     bench(connection, study, manifest, deployment, make_job(*VARIANTS), say)
-    assert "pi: round 1 of 6, canary 1.25 ms" in heard.getvalue()
-    assert "pi: round 3 of 6, none-int8 1.50 ms, 51 °C" in heard.getvalue()
+    assert re.search(r"none-int8 +━+ 1/6 +1\.50 51 +1 +0 waiting", re.sub(r"\x1b\[[0-9;]*m", "", heard.getvalue()))
+    assert "pi: round 3 of 6" in heard.getvalue()
 
 
 # --- what goes wrong ---

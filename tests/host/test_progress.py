@@ -13,6 +13,12 @@ def reporter(*, terminal: bool) -> tuple[Reporter, io.StringIO]:
     return Reporter(Console(file=shown, force_terminal=terminal, width=100)), shown
 
 
+def draw(say: Reporter) -> None:
+    """Draw now, which otherwise happens twice a second."""
+    assert say._progress is not None
+    say._progress.refresh()
+
+
 def test_lines_stay_as_they_are_written() -> None:
     say, shown = reporter(terminal=False)
     text = "[bold]none-int8[/bold]: 0.5 MiB, 98.3 % of 120 images " + "x" * 100
@@ -82,6 +88,7 @@ def test_innermost_bar_says_what_it_is_told() -> None:
     say.describe("nobody shows this")
     with say.task("deploy", 2), say.task("measure", 3):
         say.describe("round 1 [of 6]")
+        draw(say)
     assert "round 1 [of 6]" in shown.getvalue()
     assert "nobody" not in shown.getvalue()
 
@@ -114,6 +121,7 @@ def test_each_target_has_one_line_with_its_innermost_task() -> None:
         sent(1 << 20)
         with says["pi4"].task("explain", None):
             says["pi4"].describe("pi4: round 1 [of 6]")
+            says._progress.refresh()
             assert [task.description for task in says._progress.tasks] == ["pi4   round 1 \\[of 6]", "desk  send"]
         tasks = {task.description: task for task in says._progress.tasks}
         assert (tasks["pi4   measure on pi4"].completed, tasks["pi4   measure on pi4"].total) == (3, 4)
@@ -146,3 +154,40 @@ def test_bars_make_room_for_a_question(terminal: bool) -> None:
             advance(1)
             assert shown.getvalue() == before
         advance(1)
+
+
+# --- what stands above the bars ---
+
+
+def test_text_stands_above_the_bars_while_its_block_runs() -> None:
+    say, shown = reporter(terminal=True)
+    with say.task("measure", 2):
+        with say.above("none-int8") as is_seen:
+            draw(say)
+            assert is_seen
+            assert shown.getvalue().index("none-int8") < shown.getvalue().rindex("measure")
+        before = shown.getvalue()
+        draw(say)
+        assert "none-int8" not in shown.getvalue()[len(before) :]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nobody_sees_what_stands_above_without_bars_of_its_own(terminal: bool) -> None:
+    say, shown = reporter(terminal=terminal)
+    with say.above("none-int8") as is_seen:
+        assert not is_seen
+    says, _ = reporters(terminal=terminal)
+    with says, says["pi4"].task("measure", 2), says["pi4"].above("none-int8") as is_seen:
+        assert not is_seen
+    assert "none-int8" not in shown.getvalue()
+
+
+def test_nothing_is_drawn_at_every_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    say, _ = reporter(terminal=True)
+    drawn: list[int] = []
+    with say.task("measure", 1000) as advance:
+        monkeypatch.setattr(say._progress, "refresh", lambda: drawn.append(1))
+        for index in range(1000):
+            say.describe(f"block {index}")
+            advance(1)
+        assert drawn == []

@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from liteship.bench.follow import Follower
+from liteship.bench.live import LiveTable
 from liteship.built_in import EMULATED, LOOPBACK
 from liteship.deploy import Deployment, agent_command
 from liteship.errors import LinkError
 from liteship.flips import ask_target, explain_flips, find_flips, find_other_pixels
 from liteship.manifests import keep_manifest
 from liteship.predictions import Predictions, read_predictions
-from liteship.progress import Advance, Reporter
+from liteship.progress import Reporter
 from liteship.remote import Connection, RemoteError
 from liteship.report.accuracy import HOST
 from liteship.report.summary import summarize
@@ -27,7 +29,7 @@ from liteship.targets import Target
 from liteship_agent.job import Case, Job, Limits, Tier
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import dumps, from_json, write_record
-from liteship_agent.report import VOID, Refused, Report
+from liteship_agent.report import Refused, Report
 
 _LIMITS = {
     LOOPBACK: Limits(canary_ratio=0.20, clock_drop_ratio=0.20),
@@ -136,8 +138,9 @@ def _follow(
     """Start the job and show its events until it is done; Ctrl-C stops it there too."""
     blocks = len(job.cases) * job.tier.rounds
     words = ("bench", "--folder", deployment.folder)
-    with say.task(f"measure on {job.target} ({job.tier.name})", blocks) as advance:
-        follower = _Follower(manifest, job, say, advance)
+    table = LiveTable(is_board=job.target != EMULATED)
+    with say.task(f"measure on {job.target} ({job.tier.name})", blocks) as advance, say.above(table) as is_seen:
+        follower = Follower(manifest, job, say, advance, table if is_seen else None)
         try:
             return connection.call(agent_command(connection, deployment, *words), [dumps(job)], on_event=follower)
         except RemoteError as exc:
@@ -200,94 +203,3 @@ def _with_causes(
         say.say(f"the report is kept; the causes of {unexplained} flips were not found: {found.interruption}")
     pixels = {**report.extra["pixels"], "largest_difference": found.largest_difference}
     return replace(report, flips=found.flips, extra={**report.extra, "pixels": pixels})
-
-
-class _Follower:
-    """Shows the events of a job.
-
-    Attributes:
-        job: That runs, with its CPUs chosen.
-        done: (case, round) of the blocks that were measured.
-    """
-
-    def __init__(self, manifest: Manifest, job: Job, say: Reporter, advance: Advance) -> None:
-        self.manifest, self.job, self.say, self.advance = manifest, job, say, advance
-        self.done: set[tuple[int, int]] = set()
-        self._void: str | None = None
-        self._is_forced = False
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        kind = event["event"]
-        if self._void is not None and kind not in (
-            "wait",
-            "preflight",
-            "alive",
-        ):  # a wait says that it is measured again, and why
-            self.say.say(self._void)
-            self._void = None
-        show = getattr(self, f"_show_{kind}", None)
-        if show is not None:
-            show(event)
-
-    def _show_started(self, event: Mapping[str, Any]) -> None:
-        started = from_json(Job, event["job"], "the target's answer")
-        if started.job_id != self.job.job_id:
-            self.say.say(f"going on with job {started.job_id}")
-        self.job = started
-
-    def _show_preflight(self, event: Mapping[str, Any]) -> None:
-        self.say.say(event["reason"])
-
-    def _show_session(self, event: Mapping[str, Any]) -> None:
-        self._is_forced = bool(event["problems"])
-        for problem in event["problems"]:
-            self.say.say(f"measured in spite of it (--force): {problem}")
-
-    def _show_wait(self, event: Mapping[str, Any]) -> None:
-        self._void = None
-        self.say.say(f"measured again: {event['reason']}")
-
-    def _show_canary(self, event: Mapping[str, Any]) -> None:
-        self.say.describe(f"{self.job.target}: {self._round(event)}, canary {_milliseconds(event)}")
-
-    def _show_block(self, event: Mapping[str, Any]) -> None:
-        name, reasons = self.name(event["case_index"]), "; ".join(event["reasons"])
-        celsius = event.get("temperature_celsius")
-        heat = "" if celsius is None else f", {celsius:.0f} °C"
-        self.say.describe(f"{self.job.target}: {self._round(event)}, {name} {_milliseconds(event)}{heat}")
-        if event["validity"] == VOID and not (self._is_forced or self.job.forced):
-            self._void = f"{self._round(event)}: {name} stays void: {reasons}"
-        self._count(event["case_index"], event["round_index"])
-
-    def _show_failed(self, event: Mapping[str, Any]) -> None:
-        self.say.say(f"{self.name(event['case_index'])} failed: {event['reason']}")
-        for round_index in range(self.job.tier.rounds):
-            self._count(event["case_index"], round_index)
-
-    def _show_log(self, event: Mapping[str, Any]) -> None:
-        self.say.say(event["line"])
-
-    def _count(self, case_index: int, round_index: int) -> None:
-        if (case_index, round_index) not in self.done:
-            self.done.add((case_index, round_index))
-            self.advance(1)
-
-    def _round(self, event: Mapping[str, Any]) -> str:
-        return f"round {event['round_index'] + 1} of {self.job.tier.rounds}"
-
-    def name(self, case_index: int) -> str:
-        """A case for people: what it shares with all others is left out."""
-        case, cases = self.job.cases[case_index], self.job.cases
-        entry = self.manifest.entry(case.artefact)
-        words = [entry.variant if entry else case.artefact[:12]]
-        if len({other.runtime for other in cases}) > 1:
-            words.append(self.job.runtimes[case.runtime].split("==")[0])
-        if len({other.threads for other in cases}) > 1:
-            words.append(f"{case.threads} thread{'s' * (case.threads != 1)}")
-        if len({other.cpus for other in cases}) > 1:
-            words.append("CPU " + ",".join(map(str, case.cpus)))
-        return " ".join(words)
-
-
-def _milliseconds(event: Mapping[str, Any]) -> str:
-    return f"{event['median_ns'] / 1e6:.2f} ms"
