@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import socket
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
@@ -116,11 +118,12 @@ def dial(host: str, port: int, seconds: float) -> socket.socket:
 def _tunnel(command: list[str]) -> tuple[socket.socket, Callable[[], str]]:
     """A link through a program, which ends when our end of the link is closed.
 
-    `ssh -W` reads ~/.ssh/config and checks the key of the host in between itself.
+    `ssh -W` reads ~/.ssh/config and checks the key of the host in between itself. Ctrl-C, which a terminal sends to all
+    of its programs, does not reach it: what runs on the target is still to be ended over this link.
     """
     ours, theirs = socket.socketpair()
     try:
-        with theirs:
+        with theirs, _interrupts_blocked():
             process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -149,6 +152,16 @@ def _tunnel(command: list[str]) -> tuple[socket.socket, Callable[[], str]]:
         return "".join(last_line)
 
     return ours, complaint
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Programs that are started meanwhile never get SIGINT: a blocked signal stays so in them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signatures(key_name: str) -> tuple[str, ...]:
