@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from liteship.camera.follow import END_SECONDS, Camera, CameraState
+from liteship.camera.log import FrameLog
 from liteship.camera.options import CameraOptions
 from liteship.cli import app as cli
 from liteship.cli import camera as verb
@@ -56,6 +57,7 @@ FIGURES = {
 SUMMARY = {
     **{name: value for name, value in FIGURES.items() if name != "event"},
     "seconds": 10.0,
+    "broken": 1,
     "saved": 3,
     "swaps": 1,
     "labels": {"dog": 40, "cat": 200, "unsure": 50},
@@ -283,7 +285,8 @@ def test_json_is_the_summary_alone_on_stdout(board: Board, run: Run) -> None:
         "captured": 300,
         "classified": 290,
         "dropped": 10,
-        "rate_hz": 29.0,
+        "broken": 1,
+        "rate_hz": 29.04,
         "latency_p50_ns": 12_300_000,
         "latency_p90_ns": 15_600_000,
         "stages_ns": STAGES,
@@ -449,6 +452,16 @@ def test_log_has_a_line_for_each_frame_at_once(board: Board, run: Run, tmp_path:
     assert (lines[2]["label"], lines[2]["variant"]) == (None, "none-float32")
 
 
+def test_log_keeps_what_a_frame_tells_itself(tmp_path: Path) -> None:
+    with FrameLog(tmp_path / "out.jsonl") as log:
+        log.write({**frame(1), "variant": "int8", "prediction": "dog", "label": "Käse"}, CAMERA)
+    [line] = (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
+    told = json.loads(line)
+    assert (told["variant"], told["release"], told["prediction"]) == ("int8", RELEASE, "dog")
+    assert "event" not in told
+    assert "Käse" in line
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="not run: no /dev/full")
 def test_full_disk_ends_it_with_one_line(board: Board, run: Run) -> None:
     board.plays = [[CAMERA, frame(1), DONE]]
@@ -510,7 +523,10 @@ def test_drawing_of_nothing_yet_and_of_odd_answers() -> None:
     [
         ({"state": "measuring", "reason": "a bench has the lock"}, "measuring: a bench has the lock"),
         ({"state": "link lost", "reason": "no answer"}, "link lost: no answer"),
-        ({"figures": {**FIGURES, "throttled": True, "temperature_celsius": 84.6}}, "85 °C, throttled"),
+        (
+            {"figures": {**FIGURES, "throttled": "undervoltage", "temperature_celsius": 84.6}},
+            "85 °C, throttled: undervoltage",
+        ),
     ],
 )
 def test_drawing_tells_state_and_heat(changes: dict[str, Any], line: str) -> None:
@@ -565,10 +581,19 @@ def test_terminal_view_asks_for_no_page(board: Board, run: Run) -> None:
 
 
 def test_state_is_told_in_a_line_where_nothing_is_drawn(board: Board, run: Run) -> None:
-    board.plays = [
-        [CAMERA, {"event": "state", "state": "measuring", "reason": "a bench has the lock"}, {"event": "new"}, DONE]
+    waits = {"event": "state", "state": "measuring", "reason": "a bench has the lock"}
+    runs = {"event": "state", "state": "running", "reason": None}
+    ends = {"event": "state", "state": "ended", "reason": "cats.mp4 has no more frames"}
+    notice = {"event": "notice", "message": "disk full"}
+    board.plays = [[waits, waits, CAMERA, runs, runs, notice, {"event": "new"}, ends, DONE]]
+    assert run()[2].splitlines() == [
+        "pi: measuring: a bench has the lock",
+        "pi: running",
+        "pi: disk full",
+        "pi: ended: cats.mp4 has no more frames",
     ]
-    assert run()[2] == "pi: measuring: a bench has the lock\n"
+    board.plays = [[CAMERA, runs, press_ctrl_c, {**ends, "reason": "the host has gone"}, DONE]]
+    assert run()[2] == "", "what goes as it should is not told"
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,13 @@ class FrameLog:
         self._file.close()
 
     def write(self, frame: Event, camera: Event) -> None:
-        """Add a frame with the model that saw it.
+        """Add a frame, with the model in use where the frame names none.
 
         Raises:
             UsageError: the disk is full, or gone.
         """
-        line = {name: value for name, value in frame.items() if name != "event"}
-        line |= {name: camera.get(name) for name in ("variant", "release")}
+        model = {name: camera.get(name) for name in ("variant", "release")}
+        line = {name: value for name, value in {**model, **frame}.items() if name != "event"}
         try:
             rest = json.dumps(line, ensure_ascii=False).encode() + b"\n"
             while rest:  # a full disk takes a part first

@@ -18,8 +18,8 @@ class Summary:
         target: Its name.
         source, variant, release: The last ones.
         seconds: For which it ran.
-        captured, classified, dropped: Frames.
-        rate_hz: Classified frames per second, null without any.
+        captured, classified, dropped, broken: Frames; broken ones were no picture.
+        rate_hz: Classified frames per second, null without any; of one whole connection without the pauses.
         latency_p50_ns, latency_p90_ns, stages_ns: Over the last frames of the last connection.
         labels: How many frames had each label, or were unsure.
         swaps, saved: Models that took the place of another; frames that were saved.
@@ -36,6 +36,7 @@ class Summary:
     captured: int
     classified: int
     dropped: int
+    broken: int
     rate_hz: float | None
     latency_p50_ns: int | None
     latency_p90_ns: int | None
@@ -92,6 +93,10 @@ def summarize(target: str, camera: Event, runs: Sequence[Run], lost_links: int) 
         labels.update(part.get("labels", {}))
     last = parts[-1] if parts else {}
     seconds, classified = _total(parts, "seconds"), _total(parts, "classified")
+    if len(runs) == 1 and runs[0].final is not None:
+        rate_hz = last.get("rate_hz")
+    else:
+        rate_hz = classified / seconds if classified and seconds else None
     return Summary(
         target=target,
         source=camera.get("source"),
@@ -101,7 +106,8 @@ def summarize(target: str, camera: Event, runs: Sequence[Run], lost_links: int) 
         captured=_total(parts, "captured"),
         classified=classified,
         dropped=_total(parts, "dropped"),
-        rate_hz=classified / seconds if classified and seconds else None,
+        broken=_total(parts, "broken"),
+        rate_hz=rate_hz,
         latency_p50_ns=last.get("latency_p50_ns"),
         latency_p90_ns=last.get("latency_p90_ns"),
         stages_ns=dict(last.get("stages_ns") or {}),

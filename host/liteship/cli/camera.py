@@ -64,7 +64,10 @@ def camera_command(
     ] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Of a frame.  \\[default: 640x480]")] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0.1, metavar="HZ", help="Frames per second.  \\[default: 30]")
+        float | None,
+        typer.Option(
+            "--rate", min=0, metavar="HZ", help="Frames per second; 0: a file as fast as it goes.  \\[default: 30]"
+        ),
     ] = None,
     rotate: Annotated[Rotation | None, typer.Option("--rotate", help="Degrees clockwise.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Swap left and right.")] = False,

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from liteship.camera.follow import LINK_LOST, CameraState
+from liteship.camera.follow import LINK_LOST, STOPPING, CameraState
 from liteship.camera.log import Event
 from liteship.camera.summary import Summary
 from liteship.cli.big_text import big_text
@@ -41,6 +41,7 @@ class Notes:
 
     def __init__(self, say: Reporter, tells_state: bool = True) -> None:
         self._say, self._tells_state = say, tells_state
+        self._told: tuple[Any, ...] = ()
 
     def __enter__(self) -> Notes:
         return self
@@ -56,8 +57,13 @@ class Notes:
         if kind == "swapped":
             gap = f", {event['gap_ns'] / 1e6:.0f} ms without an answer" if event.get("gap_ns") is not None else ""
             self._say.say(f"{state.target}: now {event['variant']} of release {event['release']}{gap}")
-        elif kind == "state" and self._tells_state and event["state"] not in ("ended", LINK_LOST):
-            self._say.say(f"{state.target}: {_state(state)}")
+        elif kind == "notice":
+            self._say.say(f"{state.target}: {event['message']}")
+        elif kind == "state" and self._tells_state and (state.state, state.reason) != self._told:
+            is_plain = state.state == "running" and not self._told  # that it began is told by its page
+            self._told = (state.state, state.reason)
+            if state.state not in (STOPPING, LINK_LOST) and not is_plain:
+                self._say.say(f"{state.target}: {_state(state)}")
 
 
 class Lines(Notes):
@@ -90,6 +96,7 @@ class Drawing(Notes):
         super().__init__(say, tells_state=False)
         self._live = Live(console=say.console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._clock, self._next = clock, 0.0
+        self._drawn = ""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,8 +107,10 @@ class Drawing(Notes):
     def __call__(self, state: CameraState, event: Event) -> None:
         """Hear an event."""
         super().__call__(state, event)
-        if event["event"] != "state" and self._clock() < self._next:
+        is_new = state.state != self._drawn
+        if not is_new and self._clock() < self._next:
             return
+        self._drawn = state.state
         self._next = self._clock() + _DRAW_SECONDS
         self._live.start()  # with the first event: before it a deploy may have a bar there; nothing if it runs
         self._live.update(draw(state), refresh=True)
@@ -158,7 +167,7 @@ def _heat(figures: Event) -> str:
     celsius, throttled = figures.get("temperature_celsius"), figures.get("throttled")
     words = [] if celsius is None else [f"{celsius:.0f} °C"]
     if throttled is not None:
-        words.append("throttled" if throttled else "not throttled")
+        words.append(f"throttled: {throttled}" if throttled else "not throttled")
     return ", ".join(words)
 
 
@@ -180,6 +189,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     for name, value in (
         ("seconds", f"{summary.seconds:.1f}"),
         ("frames captured / classified / dropped", f"{summary.captured} / {summary.classified} / {summary.dropped}"),
+        *([("frames that were no picture", str(summary.broken))] if summary.broken else []),
         ("rate", rate),
         ("latency p50 / p90", latency),
         ("stages", _stages(summary.stages_ns) or "-"),
