@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
 
 from liteship_agent.records import dumps
@@ -281,6 +282,10 @@ class Manifest:
 
     def sha256(self) -> str:
         """Of the bytes that `write_record` writes."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         return hashlib.sha256(dumps(self)).hexdigest()
 
     def entry(self, sha256: str) -> Optional[ManifestEntry]:

@@ -107,7 +107,16 @@ def build_answers(manifest: Manifest, report: Report, images: Sequence[Validatio
         images: Those that the job selects.
     """
     labels = [image.label for image in images]
-    return [_build(manifest, report, scores, labels, _baseline(report, scores)) for scores in report.accuracy]
+    given = {(scores.artefact, scores.runtime): answers_of(scores) for scores in report.accuracy}
+
+    def expected(scores: Scores) -> list[bool] | None:
+        baseline = _baseline(report, scores)
+        return None if baseline is None else _are_right(given[baseline.artefact, baseline.runtime], labels)
+
+    return [
+        _build(manifest, report, scores, given[scores.artefact, scores.runtime], labels, expected(scores))
+        for scores in report.accuracy
+    ]
 
 
 def answers_of(scores: Scores) -> list[int]:
@@ -115,9 +124,9 @@ def answers_of(scores: Scores) -> list[int]:
     return [row.index(max(row)) for row in scores.scores]
 
 
-def correct_answers(scores: Scores, labels: Sequence[int]) -> list[bool]:
+def _are_right(answers: Sequence[int], labels: Sequence[int]) -> list[bool]:
     """Whether each image is classified correctly."""
-    return [answer == label for answer, label in zip(answers_of(scores), labels, strict=True)]
+    return [answer == label for answer, label in zip(answers, labels, strict=True)]
 
 
 def confusion_matrix(labels: Sequence[int], answers: Sequence[int], label_count: int) -> Confusion:
@@ -127,11 +136,17 @@ def confusion_matrix(labels: Sequence[int], answers: Sequence[int], label_count:
 
 
 def _build(
-    manifest: Manifest, report: Report, scores: Scores, labels: Sequence[int], baseline: Scores | None
+    manifest: Manifest,
+    report: Report,
+    scores: Scores,
+    given: Sequence[int],
+    labels: Sequence[int],
+    expected: Sequence[bool] | None,
 ) -> Answers:
+    """The answers of one artefact in one runtime; `expected` is where its baseline is right, None without one."""
     entry = manifest.entry(scores.artefact)
     runtime, _, version = report.job.runtimes[scores.runtime].partition("==")
-    right = correct_answers(scores, labels)
+    right = _are_right(given, labels)
     low, high = wilson_interval(sum(right), len(right))
     answers = Answers(
         variant="" if entry is None else entry.variant,
@@ -144,7 +159,7 @@ def _build(
         high_ratio=high,
         labels=manifest.labels,
         wrong=tuple(index for index, is_right in enumerate(right) if not is_right),
-        confusion=confusion_matrix(labels, answers_of(scores), len(manifest.labels)),
+        confusion=confusion_matrix(labels, given, len(manifest.labels)),
         golden_difference=scores.golden_difference,
         golden_tolerance=scores.golden_tolerance,
         flips=tuple(
@@ -153,9 +168,8 @@ def _build(
             if (flip.artefact, flip.runtime) == (scores.artefact, scores.runtime)
         ),
     )
-    if baseline is None:
+    if expected is None:
         return answers
-    expected = correct_answers(baseline, labels)
     difference, difference_low, difference_high = paired_difference(expected, right)
     return replace(
         answers,
