@@ -88,8 +88,7 @@ def test_a_study_has_a_chart_for_each_pruned_model_and_says_which_file_is_damage
     section = filter_ranks_section(tmp_path)
 
     assert [chart.name for chart in section.charts] == ["filters-filter50"]
-    (sentence,) = section.sentences
-    assert "filter75-ranks.csv: a table of filter ranks is required" in sentence
+    assert "filter75-ranks.csv: a table of filter ranks is required" in section.sentences[0]
 
 
 def test_a_study_without_pruned_filters_says_so(tmp_path):

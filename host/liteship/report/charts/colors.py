@@ -82,7 +82,8 @@ _CONFIG = {
         "labelPadding": 6,
         "titlePadding": 10,
     },
-    "axisX": {"labelOverlap": "greedy", "labelSeparation": 8},
+    "axisX": {"labelOverlap": "greedy", "labelSeparation": 8, "tickCount": 9},
+    "axisY": {"labelLimit": 260},
     "axisBand": {"grid": False, "ticks": False, "domain": False},
     "legend": {
         **_TEXT,

@@ -30,7 +30,9 @@ def filter_ranks_section(study: Path) -> Section:
             continue
         if ranks:
             charts.append(filter_ranks_chart(ranks, path.stem.removesuffix("-ranks")))
-    if not charts and not sentences:
+    if charts:
+        sentences.append("Dark: the score of a filter as a share of the largest of its layer.")
+    elif not sentences:
         sentences.append("No filters were pruned in this study.")
     return Section("filters", "Filter ranks", tuple(charts), tuple(sentences))
 
@@ -81,10 +83,19 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
 
     steps = [step for row, group in enumerate(layers.values()) for step in _strip(group, row)]
     labels = [f"{plain(name)}  {sum(rank.kept for rank in group):,}/{len(group):,}" for name, group in layers.items()]
+    axis = altair.Axis(
+        title="layer, filters kept",
+        values=[row + 0.5 for row in range(len(layers))],
+        labelExpr=f"{json.dumps(labels)}[floor(datum.value)]",
+        labelOverlap=False,
+        grid=False,
+        ticks=False,
+        domain=False,
+    )
     strips = altair.Chart(named("steps")).encode(
         x=altair.X(
             "left:Q",
-            title="filters of the layer, smallest score first; dark: score, of the layer's largest",
+            title="filters by score, smallest first",
             scale=altair.Scale(domain=[0, 1]),
             axis=altair.Axis(format="%", grid=False),
         ),
@@ -92,16 +103,7 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
         y=altair.Y(
             "top:Q",
             scale=altair.Scale(domain=[len(layers), 0], nice=False),
-            axis=altair.Axis(
-                title="layer, filters kept",
-                values=[row + 0.5 for row in range(len(layers))],
-                labelExpr=f"{json.dumps(labels)}[floor(datum.value)]",
-                labelLimit=260,
-                labelOverlap=False,
-                grid=False,
-                ticks=False,
-                domain=False,
-            ),
+            axis=axis,
         ),
         color=altair.Color(
             "fate:N",
@@ -117,7 +119,7 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
     )
     layered = [
         strips.mark_rect(opacity=0.3).encode(y2=altair.Y2("bottom")),
-        strips.mark_rect().encode(y=altair.Y("height:Q"), y2=altair.Y2("bottom")),
+        strips.mark_rect().encode(y=altair.Y("height:Q", axis=axis), y2=altair.Y2("bottom")),
     ]
     return to_spec(altair.LayerChart(layer=layered, height=max(_ROW_HEIGHT * len(layers), 40)), steps=steps)
 

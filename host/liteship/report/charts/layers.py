@@ -52,7 +52,7 @@ def _chart(entries: list[ManifestEntry]) -> Chart:
         .encode(
             x=altair.X(
                 "layer:O",
-                title="weight tensor, in the order of the graph",
+                title="weight tensor, in graph order",
                 axis=altair.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=6),
             ),
             y=altair.Y("variant:N", title=None, sort=None, scale=altair.Scale(domain=names)),

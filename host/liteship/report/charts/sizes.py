@@ -1,14 +1,15 @@
-"""File size, plain and after gzip, by sparsity."""
+"""File size, plain and after gzip, in the order of sparsity."""
 
 from __future__ import annotations
 
-from liteship.report.charts.chart import Chart, Section, Table, named, to_spec
-from liteship.report.charts.colors import SERIES
+from collections.abc import Sequence
+from typing import Any
+
+from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec
 from liteship.report.comparison import Comparison, Row
 from liteship.report.text import mebibytes_and_bytes, percent, plain
 
-_HEIGHT = 280
-_OTHER = "other"
+_SENTENCES = ("Before each name: the share of zeros among its weights.",)
 _PLAIN, _GZIP = "file", "after gzip -9"
 
 
@@ -16,65 +17,18 @@ def sizes_section(comparison: Comparison) -> Section:
     """One point for the file and one for what is left of it after gzip, for each artefact."""
     first: dict[str, Row] = {}
     for row in comparison.rows:
-        if row.sha256 is not None and row.size_bytes is not None and row.achieved_sparsity is not None:
+        if row.sha256 is not None and row.size_bytes is not None and row.gzip_bytes is not None:
             first.setdefault(row.sha256, row)
-    rows = tuple(first.values())
-    return Section("sizes", "Size by sparsity", (_chart(rows),) if rows else ())
+    rows = sorted(first.values(), key=lambda row: (row.achieved_sparsity or 0.0, -(row.size_bytes or 0)))
+    return Section("sizes", "Size by sparsity", (_chart(rows),) if rows else (), _SENTENCES)
 
 
-def _chart(rows: tuple[Row, ...]) -> Chart:
-    import altair
-
-    kinds = _kinds(rows)
-    values = [
-        {
-            "variant": plain(row.variant),
-            "quantization": kinds.get(_quantization(row), _OTHER),
-            "sparsity": row.achieved_sparsity,
-            "file": (row.size_bytes or 0) / 2**20,
-            "gzip": (row.gzip_bytes or 0) / 2**20,
-        }
-        for row in rows
-    ]
-    domain = list(dict.fromkeys(value["quantization"] for value in values))
-    base = altair.Chart(named("files")).encode(
-        x=altair.X(
-            "sparsity:Q",
-            title="zeros among the weights",
-            axis=altair.Axis(format=".0%", tickCount=6),
-            scale=altair.Scale(domain=[0, _end(rows)], nice=False),
-        ),
-        color=altair.Color(
-            "quantization:N",
-            scale=altair.Scale(domain=domain, range=[SERIES[at % len(SERIES)] for at in range(len(domain))]),
-            legend=altair.Legend(title="quantization", orient="top", titleOrient="left"),
-        ),
-        tooltip=[
-            altair.Tooltip("variant:N"),
-            altair.Tooltip("sparsity:Q", format=".1%"),
-            altair.Tooltip("file:Q", title="file MiB", format=".3f"),
-            altair.Tooltip("gzip:Q", title="gzip MiB", format=".3f"),
-        ],
-    )
-    scale = altair.Scale(domainMin=0, nice=True)
-    points = base.transform_fold(["file", "gzip"], as_=["kind", "mebibytes"]).transform_calculate(
-        kind=f"datum.kind == 'file' ? '{_PLAIN}' : '{_GZIP}'"
-    )
-    shapes = altair.Scale(domain=[_PLAIN, _GZIP], range=["circle", "triangle-down"])
-    layers = [
-        base.mark_rule(strokeWidth=1.5, opacity=0.45).encode(
-            y=altair.Y("gzip:Q", title="MiB", scale=scale), y2=altair.Y2("file")
-        ),
-        points.mark_point(filled=True, size=95, opacity=1).encode(
-            y=altair.Y("mebibytes:Q", title="MiB", scale=scale),
-            shape=altair.Shape("kind:N", scale=shapes, legend=altair.Legend(title=None, orient="top")),
-        ),
-    ]
+def _chart(rows: Sequence[Row]) -> Chart:
     return Chart(
         name="sizes",
         title="File size by sparsity",
-        summary=f"Size of {len(rows)} files, plain and after gzip, by the share of zeros among their weights.",
-        spec=to_spec(altair.LayerChart(layer=layers, height=_HEIGHT), files=values),
+        summary=f"Size of {len(rows)} files, plain and after gzip, in the order of the zeros among their weights.",
+        spec=_spec(rows),
         table=Table(
             ("variant", "zeros", "file MiB (bytes)", "gzip MiB (bytes)"),
             tuple(
@@ -88,17 +42,44 @@ def _chart(rows: tuple[Row, ...]) -> Chart:
     )
 
 
-def _end(rows: tuple[Row, ...]) -> float:
-    """Of the axis, with room for the last point."""
-    return min(1.0, max(0.1, 1.1 * max(row.achieved_sparsity or 0.0 for row in rows)))
+def _spec(rows: Sequence[Row]) -> dict[str, Any]:
+    import altair
 
-
-def _quantization(row: Row) -> str:
-    return plain(row.variant.rpartition("-")[2])
-
-
-def _kinds(rows: tuple[Row, ...]) -> dict[str, str]:
-    """Quantizations that have a color; where there are too many the rest shares one."""
-    found = list(dict.fromkeys(map(_quantization, rows)))
-    kept = found if len(found) <= len(SERIES) else found[: len(SERIES) - 1]
-    return {name: name for name in kept}
+    labels = [f"{percent(row.achieved_sparsity)}  {plain(row.variant)}" for row in rows]
+    values = [
+        {
+            "label": label,
+            "variant": plain(row.variant),
+            "zeros": row.achieved_sparsity,
+            "file": round((row.size_bytes or 0) / 2**20, 5),
+            "gzip": round((row.gzip_bytes or 0) / 2**20, 5),
+        }
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    points = [
+        {**value, "kind": kind, "size": value[key]}
+        for value in values
+        for key, kind in (("file", _PLAIN), ("gzip", _GZIP))
+    ]
+    kinds = [_PLAIN, _GZIP]
+    legend = altair.Legend(title=None, orient="top")
+    scale = altair.Scale(domainMin=0, nice=True)
+    base = altair.Chart(named("files")).encode(
+        y=altair.Y("label:N", sort=None, title=None, scale=altair.Scale(domain=labels)),
+        tooltip=[
+            altair.Tooltip("variant:N"),
+            altair.Tooltip("zeros:Q", format=".1%"),
+            altair.Tooltip("file:Q", title="file MiB", format=".3f"),
+            altair.Tooltip("gzip:Q", title="gzip MiB", format=".3f"),
+        ],
+    )
+    rules = base.mark_rule(strokeWidth=2, color="@axis", opacity=0.7)
+    marks = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x=altair.X("size:Q", title="MiB", scale=scale),
+        color=altair.Color("kind:N", scale=altair.Scale(domain=kinds, range=["@blue", "@orange"]), legend=legend),
+        shape=altair.Shape("kind:N", scale=altair.Scale(domain=kinds, range=["circle", "diamond"]), legend=legend),
+    )
+    marks.data = named("points")
+    layers = [rules.encode(x=altair.X("gzip:Q", title="MiB", scale=scale), x2=altair.X2("file")), marks]
+    chart = altair.LayerChart(layer=layers, height=band_height(len(rows)))
+    return to_spec(chart, files=values, points=points)

@@ -184,7 +184,7 @@ def _blocks_chart(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
     chart = (
         altair.Chart(named("blocks"))
-        .mark_bar(height={"band": 0.6}, minBandSize=3, stroke="@surface", strokeWidth=0.5)
+        .mark_bar(height={"band": 0.6}, minBandSize=3)
         .encode(
             x=altair.X("from:Q", title="minutes", scale=_minutes(max(block["to"] for block in blocks))),
             x2=altair.X2("to"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from liteship.built_in import EMULATED
 from liteship.report.charts.chart import Chart, Section, Table, is_spread, latency_scale, named, to_spec
-from liteship.report.charts.standing import COLORS, FRONT, SHAPES, standings
+from liteship.report.charts.standing import COLORS, DOMINATED, FRONT, SHAPES, standings
 from liteship.report.comparison import Comparison, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import interval, milliseconds, percent, plain
@@ -20,6 +20,7 @@ _LETTER = 6.6
 _LINE = 14
 _LABELED_FROM = 520
 _MOST_LABELS = 14
+_ALL_LABELED = 8
 _LONGEST_LABEL = 28
 _SIDES = ((10, 4, "left"), (-10, 4, "right"), (0, -11, "center"), (0, 19, "center"))
 
@@ -149,12 +150,14 @@ def _labels(base: Any, side: int, halo: bool) -> Any:
 
 
 def _place(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give labels to the front and then to others, each on the first side where it covers nothing."""
+    """Give labels to the front, then to others, of many not to the dominated; on the first side that covers nothing."""
     points = _points(values)
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     rules = _rules(values, points)
     placed = [dict(value) for value in values]
     order = sorted(range(len(values)), key=lambda index: values[index]["stand"] != FRONT)
+    if len(values) > _ALL_LABELED:
+        order = [index for index in order if values[index]["stand"] != DOMINATED]
     for index in order[:_MOST_LABELS]:
         label = _shortened(values[index]["variant"])
         for side, box in enumerate(_boxes(points[index], len(label) * _LETTER)):

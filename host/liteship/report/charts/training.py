@@ -13,6 +13,7 @@ from liteship.report.charts.colors import SERIES
 from liteship.report.text import MISSING, percent, plain
 
 _HEIGHT = 240
+_BASELINE = "none"
 _TRAINING, _VALIDATION = "training", "validation"
 _FIELDS = ("loss", "accuracy", "validation_accuracy")
 
@@ -23,7 +24,7 @@ def training_section(study: Path) -> Section:
     """The curves; sentences where files are missing or hold none."""
     epochs: list[Epoch] = []
     sentences: list[str] = []
-    files = sorted((study / "keras").glob("*.json"))
+    files = sorted((study / "keras").glob("*.json"), key=lambda path: (not path.name.startswith(f"{_BASELINE}."), path))
     if not files:
         sentences.append("There is no file of a training here: the models were imported, or the study was moved.")
     for path in files:

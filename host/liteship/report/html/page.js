@@ -5,6 +5,7 @@
   var specs = JSON.parse(document.getElementById("specs").textContent);
   var darkWished = window.matchMedia("(prefers-color-scheme: dark)");
   var narrowPixels = 560;
+  var pixelsPerTick = 80;
 
   // Theme: the reader's choice, else the system's.
   function theme() { return root.dataset.theme || (darkWished.matches ? "dark" : "light"); }
@@ -37,10 +38,13 @@
 
   function configured(width) {
     var config = JSON.parse(JSON.stringify(themes[theme()].config));
+    config.axisX.tickCount = Math.ceil(width / pixelsPerTick);
     if (width < narrowPixels) {
       config.legend.columns = 2;
       config.legend.labelLimit = Math.floor(width / 2) - 40;
-      config.axisY = Object.assign({}, config.axisY, { labelLimit: Math.floor(width / 3) });
+      config.legend.layout = { top: { direction: "vertical" } };
+      config.axisX.titleLimit = Math.floor(width * 0.62);
+      config.axisY.labelLimit = Math.floor(width * 0.38);
     }
     return config;
   }
@@ -58,7 +62,7 @@
     spec.autosize = { type: "fit-x", contains: "padding" };
     spec.padding = 2;
     var options = {
-      mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false,
+      mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, logLevel: 1,
       config: configured(width), tooltip: { theme: "custom" }
     };
     // eslint-disable-next-line no-undef

@@ -109,7 +109,7 @@ def _answer(name: str, flip: FlippedImage) -> FlippedAnswer:
     cause = ""
     if flip.cause is not None:
         steps = flip.largest_pixel_difference
-        cause = flip.cause if steps is None else f"{flip.cause}, {steps} of 255 at most"
+        cause = f"{flip.cause}, {steps} of 255 at most" if steps else flip.cause
     return FlippedAnswer(name, flip.against, plain(flip.expected), plain(flip.received), cause)
 
 

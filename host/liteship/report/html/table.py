@@ -154,7 +154,7 @@ def _line(row: Row, varying: Sequence[str], stand: str) -> Line:
         name=row_name(row, varying),
         cells=(*_setting_cells(row, varying), *_file_cells(row), *_latency_cells(row)),
         status=word,
-        reason=plain(reason or ("; ".join(row.reasons) if word not in ("valid",) else "")),
+        reason=plain(reason),
         tone=_TONES.get(word, ""),
         is_forced=row.forced,
         is_front=stand == FRONT,
