@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from liteship.cli.options import MODELS, JobOption, JsonOption, ReportTargetOption, StudyOption, print_json
+from liteship.cli.options import (
+    MODELS,
+    JobOption,
+    JsonOption,
+    ReportTargetOption,
+    StudyOption,
+    plain_console,
+    print_json,
+)
 from liteship.errors import GateError
 from liteship.report.store import load_comparison
 from liteship.verdict.budgets import Budgets, join_budgets
@@ -87,6 +94,6 @@ def choose_command(
     if as_json:
         print_json(choice_json(choice))
     else:
-        print_choice(choice, Console())
+        print_choice(choice, plain_console())
     if choice.winner is None:
         raise typer.Exit(GateError.exit_code)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from liteship.cli.options import MODELS, JsonOption, ReportTargetOption, StudyOption, print_json
+from liteship.cli.options import MODELS, JsonOption, ReportTargetOption, StudyOption, plain_console, print_json
 from liteship.errors import UsageError
 from liteship.report.store import LATEST, load_comparison
 from liteship.verdict.changes_text import changes_json, changes_markdown, print_changes
@@ -63,7 +63,7 @@ def compare_command(
         elif form == "markdown":
             typer.echo(changes_markdown(changes), nl=False)
         else:
-            print_changes(changes, Console())
+            print_changes(changes, plain_console())
         return
     found = put_side_by_side(comparisons)
     if as_json:
@@ -71,7 +71,7 @@ def compare_command(
     elif form == "markdown":
         typer.echo(side_by_side_markdown(found), nl=False)
     else:
-        print_side_by_side(found, Console())
+        print_side_by_side(found, plain_console())
 
 
 def gate_command(
@@ -123,7 +123,7 @@ def gate_command(
     elif form == "markdown":
         typer.echo(gate_markdown(gate), nl=False)
     else:
-        print_gate(gate, Console())
+        print_gate(gate, plain_console())
     if gate.exit_code:
         raise typer.Exit(gate.exit_code)
 
@@ -131,7 +131,7 @@ def gate_command(
 def _as_text(gate: Gate) -> str:
     """What a terminal shows, without colours."""
     out = io.StringIO()
-    print_gate(gate, Console(file=out, width=_FILE_COLUMNS))
+    print_gate(gate, Console(file=out, width=_FILE_COLUMNS, emoji=False, markup=False, highlight=False))
     return out.getvalue()
 
 

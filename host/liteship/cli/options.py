@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 MODELS = Path("models")
 DEMO_RECIPE = Path("benchmarks/demo.toml")
@@ -50,3 +51,8 @@ LimitOption = Annotated[
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def plain_console() -> Console:
+    """Stdout for text that is shown as it is; without the table of emoji names, which takes time to load."""
+    return Console(emoji=False, markup=False, highlight=False)

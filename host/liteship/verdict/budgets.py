@@ -1,15 +1,14 @@
 """What a model may cost: budgets from options and from a file, checked together.
 
-A budget that stands in both must be the same in both. The file is TOML that a person writes; pydantic, which checks it,
+A budget that stands in both must be the same in both. The file is TOML that a person writes; what reads and checks it
 is loaded only where there is one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +114,9 @@ def _check_range(name: str, value: Any, source: str) -> None:
     elif name == "percentile" and value not in PERCENTILES:
         problem = "50 or 90"
     elif name == "prefer" and value not in PREFERENCES:
-        near = difflib.get_close_matches(value, PREFERENCES, n=1)
         raise BudgetError(
             f"{source}: one of {', '.join(PREFERENCES)} is required. Received: {_shown(value)}.",
-            f"Did you mean {near[0]}?" if near else "",
+            _nearest(value, PREFERENCES),
         )
     if problem:
         raise BudgetError(f"{source}: {problem} is required. Received: {_shown(value)}.")
@@ -141,6 +139,8 @@ def _check_together(budgets: Budgets, path: Path | None) -> None:
 
 
 def _read_budgets(path: Path) -> Budgets:
+    import tomllib
+
     try:
         values = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as exc:
@@ -181,13 +181,20 @@ def _file_error(error: ErrorDetails, path: Path) -> BudgetError:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         known = ["schema_version", *(field.name for field in dataclasses.fields(Budgets))]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+        hint = _nearest(name, known) or f"Known keys: {', '.join(known)}."
         return BudgetError(f"{path}: a known key is required. Received: {_shown(name)}.", hint)
     words = {float: "a number", int: "50 or 90", str: f"one of {', '.join(PREFERENCES)}", bool: "true or false"}
     required = "1" if name == "schema_version" else words[_kind(name)]
     received = "nothing" if error["type"] == "missing" else _shown(error["input"])
     return BudgetError(f"{path}: {name}: {required} is required. Received: {received}.")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """The hint for a mistyped word, empty where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: object) -> str:
