@@ -26,13 +26,13 @@ FORMS = ("terminal", "markdown", "csv", "json")
 VARIANTS = ("none-none", "none-int8", "magnitude50-none", "magnitude50-int8")
 HOSTILE = (
     "<script>alert(1)</script>",
+    "\x1b[2J\x1b]0;title\x07\r\n\t",
+    "\u202edrawkcab\u2028",
     "a|b`c`*d*_e_[f](g)",
     "😀👩‍🔬🏳️‍🌈",
     "كلب لطيف",
     "שלום",
     "板" * 12,
-    "\x1b[2J\x1b]0;title\x07\r\n\t",
-    "\u202edrawkcab\u2028",
     "[bold red]x[/]",
     "w" * 200,
 )
