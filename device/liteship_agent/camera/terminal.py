@@ -130,5 +130,5 @@ def _summary_line(summary: Mapping[str, Any]) -> str:
     rate = "" if summary["rate_hz"] is None else f", {summary['rate_hz']:.1f} a second"
     p50_ns, p90_ns = summary["latency_p50_ns"], summary["latency_p90_ns"]
     latency = "" if p50_ns is None else f"; latency {p50_ns / 1e6:.1f} ms, p90 {p90_ns / 1e6:.1f} ms"
-    labels = ", ".join(f"{printable(name)} {count}" for name, count in summary["labels"].items())
+    labels = ", ".join(f"{printable(name)} ({count})" for name, count in summary["labels"].items())
     return f"{summary['seconds']:.1f} s: {counts}{rate}{latency}; {labels or 'no label'}"
