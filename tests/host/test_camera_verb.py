@@ -497,12 +497,14 @@ def drawn(state: CameraState) -> str:
 
 def test_drawing_has_label_classes_figures_and_state() -> None:
     text = drawn(state_with())
-    for line in big_text("cat", 76):
-        assert line.rstrip() in text
+    letters = [line.rstrip() for line in big_text("cat", 76)]
+    rows = text.splitlines()[2:5]
+    [column] = {row.index(line) for row, line in zip(rows, letters)}
+    assert 30 < column < 40, "in the middle, and its lines below each other"
     assert "pi  none-int8 of release 0123456789ab" in text
     assert f"cat{' ' * 23}{'█' * 41}{'░' * 3} 93.0%" in text
     assert f"dog{' ' * 23}{'█' * 3}{'░' * 41}  7.0%" in text
-    assert "29.0 Hz, latency 12.3 / 15.6 ms (p50 / p90), 300 / 290 / 10 frames" in text
+    assert "29.0 Hz, latency 12.3 / 15.6 ms (p50 / p90)\nframes 300 / 290 / 10 (captured / classified" in text
     assert "capture 1.0 ms  preprocess 2.0 ms  invoke 9.0 ms  publish 0.0 ms" in text
     assert "61 °C, not throttled" in text
     assert text.endswith("running")
@@ -564,7 +566,7 @@ def test_no_terminal_gets_one_line_a_second_at_most() -> None:
             lines(state_with(frame=frame(number, None if number else "cat")), FIGURES)
             now[0] += 0.25
     heard = shown(out).splitlines()
-    assert heard[0].startswith("pi: cat 0.93, 29.0 Hz, latency 12.3 / 15.6 ms (p50 / p90), 300 / 290 / 10 frames")
+    assert heard[0].startswith("pi: cat 0.93, 29.0 Hz, latency 12.3 / 15.6 ms (p50 / p90), frames 300 / 290 / 10 (")
     assert heard[1].startswith("pi: unsure 0.93, ")
     assert len(heard) == 3
     assert "\x1b" not in shown(out)

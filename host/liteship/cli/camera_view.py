@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.align import Align
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -81,7 +82,7 @@ class Lines(Notes):
             frame = state.frame or {}
             score = frame.get("score")
             label = f"{frame.get('label') or UNSURE}" + (f" {score:.2f}" if score is not None else "")
-            self._say.say(f"{state.target}: {label}, {_figures(event)}, {_state(state)}")
+            self._say.say(f"{state.target}: {label}, {_figures(event)}, {_counts(event)}, {_state(state)}")
 
 
 class Drawing(Notes):
@@ -121,7 +122,8 @@ def draw(state: CameraState) -> Group:
     camera, frame, figures = state.camera or {}, state.frame or {}, state.figures or {}
     title = f"{state.target}  {camera.get('variant')} of release {camera.get('release')}  {camera.get('source')}"
     lines: list[RenderableType] = [_line(title, "dim"), _label(frame), *_bars(frame.get("top") or [])]
-    lines += [_line(_figures(figures)), _line(_stages(figures.get("stages_ns") or {}), "dim")]
+    lines += [_line(_figures(figures)), _line(_counts(figures))]
+    lines.append(_line(_stages(figures.get("stages_ns") or {}), "dim"))
     if heat := _heat(figures):
         lines.append(_line(heat, "bold red" if figures.get("throttled") else ""))
     return Group(*lines, _line(_state(state), _STYLES.get(state.state, "bold yellow")))
@@ -134,8 +136,8 @@ def _line(text: str, style: str = "") -> Text:
 def _label(frame: Event) -> Panel:
     label = frame.get("label") or UNSURE
     style = "bold green" if frame.get("label") else "dim"
-    text = Text("\n".join(big_text(label, _WIDTH - 4)), style=style, justify="center", overflow="ellipsis")
-    return Panel(text, width=_WIDTH)
+    lines = Text("\n".join(big_text(label, _WIDTH - 4)), style=style, no_wrap=True, overflow="ellipsis")
+    return Panel(Align.center(lines), width=_WIDTH)  # as a block: each line alone would lose its leading blanks
 
 
 def _bars(top: Sequence[Sequence[Any]]) -> list[Text]:
@@ -154,9 +156,13 @@ def _bars(top: Sequence[Sequence[Any]]) -> list[Text]:
 def _figures(figures: Event) -> str:
     rate = figures.get("rate_hz")
     latency = " / ".join(_milliseconds(figures.get(f"latency_{name}_ns")) for name in ("p50", "p90"))
-    counts = " / ".join(str(figures.get(name, "-")) for name in ("captured", "classified", "dropped"))
     told = "-" if rate is None else f"{rate:.1f}"
-    return f"{told} Hz, latency {latency} ms (p50 / p90), {counts} frames (taken / labelled / dropped)"
+    return f"{told} Hz, latency {latency} ms (p50 / p90)"
+
+
+def _counts(figures: Event) -> str:
+    counts = " / ".join(str(figures.get(name, "-")) for name in ("captured", "classified", "dropped"))
+    return f"frames {counts} (captured / classified / dropped)"
 
 
 def _stages(stages_ns: Mapping[str, Any]) -> str:
@@ -182,7 +188,7 @@ def _milliseconds(value_ns: float | None) -> str:
 def print_summary(summary: Summary, console: Console) -> None:
     """The table at the end."""
     table = Table(box=SIMPLE_HEAD, title=f"{summary.target}: {summary.variant}, {summary.source}", title_justify="left")
-    table.add_column("camera")
+    table.add_column("camera", no_wrap=True)
     table.add_column("", overflow="fold")
     rate = "-" if summary.rate_hz is None else f"{summary.rate_hz:.1f} Hz"
     latency = f"{_milliseconds(summary.latency_p50_ns)} / {_milliseconds(summary.latency_p90_ns)} ms"
