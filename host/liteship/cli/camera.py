@@ -195,7 +195,8 @@ def _finish(camera: Camera, stack: ExitStack, as_json: bool) -> None:
 def _view(view: View, say: Reporter) -> Notes:
     if view is not View.terminal:
         return Notes(say)
-    return Drawing(say) if say.console.is_terminal else Lines(say)
+    can_draw = say.console.is_terminal and say.console.encoding.startswith("utf")
+    return Drawing(say) if can_draw else Lines(say)
 
 
 class _Page:
