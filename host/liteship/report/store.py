@@ -7,9 +7,11 @@ kept beside it even where the study has been made anew since.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,11 +130,12 @@ def read_report(file: ReportFile) -> tuple[Manifest, Report]:
     Raises:
         ReportError: one of them cannot be read or is missing.
     """
-    try:
-        report = from_json(Report, _parse(file.path), str(file.path))
-    except RecordError as exc:
-        raise ReportError(str(exc), "Measure again.") from exc
-    return _manifest(file, report), report
+    with _collection_paused():
+        try:
+            data = _parse(file.path)
+        except RecordError as exc:
+            raise ReportError(str(exc), "Measure again.") from exc
+        return _decode(file, data)
 
 
 def parse_thin(path: Path, parts: Iterable[str]) -> Any:
@@ -167,14 +170,15 @@ def load_comparison(models: Path, reference: str, study: str | None = None, targ
     path = Path(reference)
     if not _is_path(path):
         return build_comparison(*read_report(find_report(models, reference, study, target)))
-    try:
-        data = _parse(path)
-        if not _is_raw(data):
-            return comparison_from_json(data, str(path))
-    except RecordError as exc:
-        hint = f"It may be of another version; write it again: liteship report --format json (schema {SCHEMA_VERSION})."
-        raise ReportError(str(exc), hint) from exc
-    return build_comparison(*read_report(_in_its_study(path)))
+    with _collection_paused():
+        try:
+            data = _parse(path)
+            if not _is_raw(data):
+                return comparison_from_json(data, str(path))
+        except RecordError as exc:
+            hint = f"It may be of another version; write it again: liteship report --format json (schema {SCHEMA_VERSION})."
+            raise ReportError(str(exc), hint) from exc
+        return build_comparison(*_decode(_in_its_study(path), data))
 
 
 def find_report_file(models: Path, reference: str, study: str | None = None, target: str | None = None) -> ReportFile:
@@ -220,6 +224,26 @@ def _in_its_study(path: Path) -> ReportFile:
             "Its manifest is there. To move a comparison take liteship report --format json.",
         )
     return ReportFile(path)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No garbage collection while a report becomes objects, none of which is garbage: it takes a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _decode(file: ReportFile, data: Any) -> tuple[Manifest, Report]:
+    try:
+        report = from_json(Report, data, str(file.path))
+    except RecordError as exc:
+        raise ReportError(str(exc), "Measure again.") from exc
+    return _manifest(file, report), report
 
 
 def _parse(path: Path) -> Any:
