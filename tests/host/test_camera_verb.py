@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from liteship.camera.follow import END_SECONDS, Camera, CameraState
+from liteship.camera import follow
+from liteship.camera.follow import SILENT_SECONDS, Camera, CameraState
 from liteship.camera.log import FrameLog
 from liteship.camera.options import CameraOptions
 from liteship.cli import app as cli
@@ -93,6 +95,7 @@ class Board:
         self.forwarded: list[tuple[int, int]] = []
         self.open_forwards = self.probes = 0
         self.refuses: Exception | None = None
+        self.closed = threading.Event()
         self.stdin: Iterator[bytes] = iter(())
 
     @contextmanager
@@ -109,6 +112,9 @@ class Link:
     def __init__(self, board: Board) -> None:
         self.board, self.events = board, 0
         self.target = SimpleNamespace(name="pi", runtime="auto")
+
+    def close(self) -> None:
+        self.board.closed.set()
 
     def probe(self) -> dict[str, Any]:
         self.board.probes += 1
@@ -325,17 +331,70 @@ def test_ctrl_c_before_the_camera_is_an_interruption(board: Board, run: Run, mon
     assert run()[:2] == (130, "")
 
 
-def test_camera_that_does_not_end_is_left_alone_after_a_while() -> None:
+def test_camera_that_does_not_end_is_cut_after_a_while(board: Board, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "END_SECONDS", 0.0)
+
+    def wait_for_the_cut() -> None:
+        assert list(board.stdin) == []
+        assert board.closed.wait(60)
+
+    board.plays = [[CAMERA, FIGURES, press_ctrl_c, wait_for_the_cut, LOST]]
+    code, out, err = run("--json")
+    assert code == 5
+    assert json.loads(out)["captured"] == 300
+    assert "the end of the camera within 0 s is required" in err
+
+
+def test_camera_that_ends_in_time_is_not_cut(board: Board, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "END_SECONDS", 1e6)
+    board.plays = [[CAMERA, press_ctrl_c, lambda: list(board.stdin), DONE]]
+    assert run()[0] == 0
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(60)
+    assert not any(timer.is_alive() for timer in timers)
+
+
+def test_camera_that_falls_silent_is_a_lost_link(board: Board) -> None:
     now = [0.0]
-    board = Board()
     camera = Camera("pi", CameraOptions(), lambda state, event: None, clock=lambda: now[0])
 
-    def later() -> None:
-        now[0] += END_SECONDS + 1
+    def pass_time(seconds: float) -> Callable[[], None]:
+        def later() -> None:
+            now[0] += seconds
+            assert next(board.stdin) == b""
 
-    board.plays = [[CAMERA, press_ctrl_c, FIGURES, later, FIGURES, DONE]]
-    with board.connect() as link, pytest.raises(LinkError, match="the end of the camera within 5 s is required"):
+        return later
+
+    starts = pass_time(SILENT_SECONDS + 1)  # that may take long
+    board.plays = [[starts, CAMERA, pass_time(SILENT_SECONDS - 1), FIGURES, pass_time(2), pass_time(SILENT_SECONDS)]]
+    with board.connect() as link, pytest.raises(LostLinkError, match="no word of the camera for 20 s"):
         camera.follow(link, "/home/pi/liteship", RELEASE)  # type: ignore[arg-type]
+    assert now == [21 + 19 + 2 + 20], "only the last pause was too long"
+
+
+def test_ctrl_c_while_the_link_is_away_ends_it_with_what_there_was(
+    board: Board, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    patience = Patience(sleep=interrupted)
+    monkeypatch.setattr(
+        verb, "with_connection", lambda name, act, say, given: keep_trying(board.connect, act, name, say.say, patience)
+    )
+    board.plays = [[CAMERA, FIGURES, LOST]]
+    code, out, err = run("--json")
+    assert code == 5
+    assert json.loads(out)["classified"] == 290
+    assert "not waited for the end" in err
+
+
+def test_new_token_is_told_as_a_new_address(board: Board, run: Run) -> None:
+    board.plays = [[{**CAMERA, "token": "one"}, LOST], [{**CAMERA, "token": "two"}, DONE]]
+    addresses = run("--token", "auto")[1].splitlines()[:2]
+    assert [address.partition("=")[2] for address in addresses] == ["one", "two"]
+    assert addresses[0].partition("?")[0] == addresses[1].partition("?")[0]
 
 
 def test_link_that_is_lost_while_it_ends_is_not_dialled_again(board: Board, run: Run) -> None:

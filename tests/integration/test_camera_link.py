@@ -194,6 +194,22 @@ def test_link_that_is_cut_is_dialled_again_and_the_page_is_where_it_was(
     assert notes(folder)[-1] == "ended"
 
 
+def test_ctrl_c_over_a_frozen_link_ends_with_what_was_heard(
+    target: Target, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    install(target)
+    with FaultProxy(target).running() as proxy:
+        running = start(proxy.target, "--json", "--log", "out.jsonl")
+        assert fetch(running.first_line("stderr"))
+        eventually(lambda: len((tmp_path / "out.jsonl").read_text().splitlines()) > 3)
+        proxy.freeze()
+        code, out, err = running.interrupt()
+    assert code == 5
+    assert json.loads(out)["classified"] > 0
+    assert err.count("\n") == 1
+    assert "the end of the camera within 5 s is required" in err
+
+
 def test_death_of_the_command_ends_the_camera(target: Target, start: Callable[..., Running]) -> None:
     folder = install(target)
     running = start(target)

@@ -21,13 +21,16 @@ from liteship.camera.options import CameraOptions
 from liteship.camera.summary import Run, Summary, summarize
 from liteship.errors import LinkError, LostLinkError
 from liteship.link.forward import ADDRESS, ForwardingError
+from liteship.link.waiting import lost
 from liteship.programs import release_command
 from liteship.remote import Connection
 
-IDLE_SECONDS = 30.0
-"""The camera sends its figures every second; the first event may wait for a camera and for the models."""
+START_SECONDS = 180.0
+"""Without a word until the camera is open: an emulated board takes minutes to start a runtime for the first time."""
+SILENT_SECONDS = 20.0
+"""Without a word later on; the camera tells its figures every second."""
 END_SECONDS = 5.0
-"""How long an interrupted camera may take for its summary."""
+"""How long a camera that was stopped may take for its summary."""
 LINK_LOST, STARTING, STOPPING = "link lost", "starting", "stopping"
 
 _WAIT_SECONDS = 0.05
@@ -82,7 +85,8 @@ class Camera:
         self.state = CameraState(target)
         self._options, self._watch, self._listener, self._log, self._clock = options, watch, listener, log, clock
         self._stop = threading.Event()
-        self._stopped_at: float | None = None
+        self._heard_at: float | None = None
+        self._last_call: threading.Timer | None = None
         self._runs: list[Run] = []
         self._lost_links = 0
 
@@ -110,14 +114,14 @@ class Camera:
         command = release_command(
             connection.python, folder, release, "camera", "--folder", folder, "--events", *left.words()
         )
-        run_count = len(self._runs)
+        run_count, self._heard_at = len(self._runs), None
         with ExitStack() as forwards, _interrupts_to(self._stop):
             try:
                 answer = connection.call(
                     command,
-                    self._stdin(),
+                    self._stdin(connection),
                     on_event=lambda event: self._hear(event, connection, forwards),
-                    idle_seconds=IDLE_SECONDS,
+                    idle_seconds=START_SECONDS,
                 )
             except LinkError as exc:
                 explained = self._explained(exc, release)
@@ -125,6 +129,8 @@ class Camera:
                     raise
                 raise explained from exc
             finally:
+                if self._last_call is not None:
+                    self._last_call.cancel()
                 if len(self._runs) > run_count:
                     self._runs[-1].ended = self._clock()
         if len(self._runs) == run_count:  # it ended before its camera was open
@@ -146,13 +152,21 @@ class Camera:
         limits = (options.duration, options.frames)
         return None if any(limit is not None and limit <= 0 for limit in limits) else options
 
-    def _stdin(self) -> Iterator[bytes]:
-        """Nothing, and its end when the camera shall end."""
+    def _stdin(self, connection: Connection) -> Iterator[bytes]:
+        """Nothing, and its end when the camera shall end; then its summary must come before the link is closed.
+
+        Raises:
+            LostLinkError: an open camera has been silent for too long.
+        """
         while not self._stop.wait(_WAIT_SECONDS):
+            if self._heard_at is not None and self._clock() - self._heard_at > SILENT_SECONDS:
+                raise lost(self.state.target, f"no word of the camera for {SILENT_SECONDS:g} s")
             yield b""
+        self._last_call = threading.Timer(END_SECONDS, connection.close)
+        self._last_call.daemon = True
+        self._last_call.start()
 
     def _hear(self, event: Event, connection: Connection, forwards: ExitStack) -> None:
-        self._require_end()
         kind = event["event"]
         if kind == "camera":
             self._runs.append(Run(self._clock()))
@@ -164,6 +178,8 @@ class Camera:
             self.state.state, self.state.reason = event["state"], event.get("reason") or ""
         elif self._runs:
             self._hear_running(kind, event, self._runs[-1])
+        if self._runs:
+            self._heard_at = self._clock()
         if self._stop.is_set():
             self.state.state, self.state.reason = STOPPING, ""
         self._watch(self.state, event)
@@ -188,17 +204,6 @@ class Camera:
         except ForwardingError as exc:
             raise LinkError(exc.message, f"{exc.hint} Or do without the page: --view terminal.".strip()) from exc
 
-    def _require_end(self) -> None:
-        """One that was stopped may still tell something, but not for long."""
-        if not self._stop.is_set():
-            return
-        self._stopped_at = self._clock() if self._stopped_at is None else self._stopped_at
-        if self._clock() - self._stopped_at > END_SECONDS:
-            raise LinkError(
-                f"{self.state.target}: the end of the camera within {END_SECONDS:g} s is required. Received: none.",
-                "Look there: ps aux | grep liteship_agent",
-            )
-
     def _explained(self, error: LinkError, release: str) -> LinkError:
         """The error of a run, as what is to be done about it."""
         name = self.state.target
@@ -207,7 +212,7 @@ class Camera:
             self.state.state, self.state.reason = LINK_LOST, error.reason
             if self._stop.is_set():  # nobody wants it again
                 return LinkError(
-                    f"{name}: the end of the camera is required. Received: {error.reason}.",
+                    f"{name}: the end of the camera within {END_SECONDS:g} s is required. Received: {error.reason}.",
                     "It ends there by itself, when the target finds that the link is gone.",
                 )
             if self.has_begun:
