@@ -156,7 +156,8 @@ def test_card_tells_what_was_measured_here(release):
     entry = release.manifest().entries[0]
     made = replace(classifier(), release_id="0123456789ab", entry=entry)
     rows = dict(card_rows(made, Accuracy(11, 12, "job-7"), "/dev/video0", "pets"))
-    assert rows["Accuracy"] == "91.7 % of 12 images measured here (job job-7)"
+    assert rows["Accuracy"] == "91.7 % of 12 images, measured here"
+    assert rows["Report"] == "job-7"
     assert (rows["Variant"], rows["Study"], rows["Threads"], rows["Source"]) == (
         "none-none",
         "pets",

@@ -11,7 +11,7 @@ from typing import Any, List, Optional, Tuple
 from liteship_agent.camera.classifier import Classifier
 from liteship_agent.errors import RecordError
 from liteship_agent.images import selected_images
-from liteship_agent.manifest import Manifest
+from liteship_agent.manifest import HostAccuracy, Manifest
 from liteship_agent.records import loads
 from liteship_agent.release import MANIFEST, InstalledRelease
 
@@ -44,7 +44,7 @@ def card_rows(classifier: Classifier, accuracy: Optional[Accuracy], source: str,
     entry = classifier.entry
     if entry is not None:
         rows.append(("Size", f"{entry.size_bytes / _MIB:.2f} MiB ({entry.size_bytes:,} bytes)"))
-        rows.append(("Accuracy", _accuracy_text(accuracy, entry.host_accuracy.correct, entry.host_accuracy.total)))
+        rows.extend(_accuracy_rows(accuracy, entry.host_accuracy))
     runtime = classifier.model.runtime
     contract = classifier.input
     return [
@@ -58,10 +58,14 @@ def card_rows(classifier: Classifier, accuracy: Optional[Accuracy], source: str,
     ]
 
 
-def _accuracy_text(accuracy: Optional[Accuracy], host_correct: int, host_total: int) -> str:
-    if accuracy is not None:
-        return f"{_percent(accuracy.correct, accuracy.total)} measured here (job {accuracy.job_id})"
-    return f"{_percent(host_correct, host_total)} on the computer that made it; not measured here yet"
+def _accuracy_rows(accuracy: Optional[Accuracy], host: HostAccuracy) -> List[Row]:
+    if accuracy is None:
+        text = f"{_percent(host.correct, host.total)}, on the computer that made it; not measured here yet"
+        return [("Accuracy", text)]
+    return [
+        ("Accuracy", f"{_percent(accuracy.correct, accuracy.total)}, measured here"),
+        ("Report", accuracy.job_id),
+    ]
 
 
 def _percent(correct: int, total: int) -> str:

@@ -32,7 +32,8 @@
     const label = unsure ? "unsure" : frame.label;
     text("label-text", label);
     $("label").dataset.sure = unsure ? "no" : "yes";
-    $("label").dataset.long = [...label].length > 14 ? "yes" : "no";
+    const length = [...label].length;
+    $("label").dataset.length = length > 24 ? "long" : length > 9 ? "middle" : "short";
     text("score", unsure ? `${percent(frame.score)} at best` : percent(frame.score));
     showTop(frame.top);
     push("latency", frame.latency_ns / 1e6);
@@ -71,10 +72,11 @@
     text("latency", milliseconds(figures.latency_p50_ns));
     text("latency-more", `p90 ${milliseconds(figures.latency_p90_ns)} ms`);
     text("rate", figures.rate_hz == null ? "–" : figures.rate_hz.toFixed(1));
-    text("rate-more", `${count(figures.classified)} of ${count(figures.captured)} frames, ${count(figures.dropped)} dropped`);
+    text("rate-more", `${count(figures.classified)} frames, ${count(figures.dropped)} dropped`);
     push("rate", state === "running" ? figures.rate_hz : 0);
     const celsius = figures.temperature_celsius;
     text("temperature", celsius == null ? "–" : celsius.toFixed(0));
+    $("celsius").hidden = celsius == null;
     push("temperature", celsius);
     text("throttled", figures.throttled === null ? (celsius == null ? "no sensor here" : "throttling is not told here")
       : figures.throttled || "not throttled");

@@ -314,18 +314,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._begin("text/event-stream")
         self._send(b"retry: 1000\n\n")
         spoke = time.monotonic()
-        while not self.server.is_closing:
+        while not (self.server.is_closing or self.server.shown.feed.is_closed):
             news = reader.next(_WAIT_SECONDS)
             if news:
                 self._send(as_server_sent(news))
-            elif self.server.shown.feed.is_closed:
-                return
             elif time.monotonic() - spoke > _PING_SECONDS:
                 self._send(b": still here\n\n")
             else:
                 continue
             spoke = time.monotonic()
             time.sleep(_NEWS_SECONDS)
+        self._send(as_server_sent(reader.next(0)))  # that it has ended
 
     def _health(self) -> None:
         self._answer_json(200, {**self.server.shown.controls.health(), "viewers": self.server.viewers})
