@@ -10,6 +10,7 @@ Pure functions of the standard library, so that reading a report needs neither n
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
@@ -335,8 +336,10 @@ def paired_mean_difference(differences: Sequence[Sequence[float]]) -> tuple[floa
 def _discordant(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> tuple[int, int]:
     """On how many images b is right and a wrong, and the reverse."""
     _require_values(correct_a)
-    pairs = list(zip(correct_a, correct_b, strict=True))
-    return sum(bool(b) and not a for a, b in pairs), sum(bool(a) and not b for a, b in pairs)
+    if len(correct_a) != len(correct_b):
+        raise ValueError(f"Equally many images are required. Received: {len(correct_a)} and {len(correct_b)}")
+    right_a, right_b = list(map(bool, correct_a)), list(map(bool, correct_b))
+    return sum(map(operator.gt, right_b, right_a)), sum(map(operator.gt, right_a, right_b))
 
 
 def _furthest_accepted(gained: int, lost: int, total: int, difference: float, end: float) -> float:

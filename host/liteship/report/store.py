@@ -176,8 +176,8 @@ def load_comparison(models: Path, reference: str, study: str | None = None, targ
             if not _is_raw(data):
                 return comparison_from_json(data, str(path))
         except RecordError as exc:
-            hint = f"It may be of another version; write it again: liteship report --format json (schema {SCHEMA_VERSION})."
-            raise ReportError(str(exc), hint) from exc
+            again = f"liteship report --format json (schema {SCHEMA_VERSION})"
+            raise ReportError(str(exc), f"It may be of another version; write it again: {again}.") from exc
         return build_comparison(*_decode(_in_its_study(path), data))
 
 
