@@ -338,7 +338,7 @@ def test_mcnemar_holds_for_many_disagreements():
     assert mcnemar_exact(*pairs(2500, 2300, 10_000)) == pytest.approx(binomtest(2300, 4800).pvalue, rel=1e-9)
 
 
-@pytest.mark.parametrize(("a", "b", "message"), [([], [], "At least one"), ([True], [True, False], "zip")])
+@pytest.mark.parametrize(("a", "b", "message"), [([], [], "At least one"), ([True], [True, False], "Equally many")])
 @pytest.mark.parametrize("function", [paired_difference, mcnemar_exact])
 def test_two_models_are_compared_on_the_same_images(function, a, b, message):
     with pytest.raises(ValueError, match=message):
