@@ -279,8 +279,12 @@ def test_a_figure_that_is_missing_meets_no_budget(field, asked, reason):
 
 
 def test_the_nearest_misses_the_fewest_budgets_and_those_by_the_least():
-    rows = [(make_row(name, ms), ()) for name, ms in zip(NAMES, (9, 5, 7))]
-    assert choose(make_comparison(*rows), Budgets(max_latency_ms=1)).nearest.row.variant == NAMES[1]
+    names = ("none-none", "filter50-none", "latency90-none")
+    rows = [(make_row(name, ms), ()) for name, ms in zip(names, (9, 5, 7))]
+    assert choose(make_comparison(*rows), Budgets(max_latency_ms=1)).nearest.row.variant == names[1]
+    small_and_slow = (make_row("none-int8", 90, size_bytes=2**20), ())
+    asked = Budgets(max_latency_ms=1, max_size_mib=3)
+    assert choose(make_comparison(*rows, small_and_slow), asked).nearest.row.variant == "none-int8"
 
 
 # --- ties ---

@@ -142,6 +142,12 @@ def test_choose_refuses_budgets_before_it_reads_a_report(run, options):
     only_error(run("choose", *options), 2)
 
 
+def test_tables_for_people_end_with_what_to_ship(run, study):
+    assert "What to ship\nShip none-none, the fastest of 2 rows" in run("report")[1]
+    assert "**What to ship**\n\n**Ship none-none, the fastest of 2 rows" in run("report", "--format", "markdown")[1]
+    assert "What to ship" not in run("report", "--format", "csv")[1] + run("report", "--json")[1]
+
+
 # --- compare ---
 
 

@@ -74,9 +74,11 @@ def choose_command(
 ) -> None:
     """Choose the model to ship: the best that keeps to every budget, and why each other lost.
 
-    Point estimates decide; a bound or interval that reaches over a budget, and ties, are named. A row that is unstable,
-    refused, failed, or failed its parity or golden outputs never wins, and none of an emulated machine. Exit code 4:
-    nothing keeps to every budget.
+    Point estimates decide; a bound or interval that reaches over a budget, and
+    ties, are named. A row that is unstable, refused, failed, or failed its
+    parity or golden outputs never wins, and none of an emulated machine.
+
+    Exit code 4: nothing keeps to every budget.
     """
     asked = Budgets(
         max_latency_ms=max_latency_ms,

@@ -33,7 +33,7 @@ def compare_command(
     reports: Annotated[
         list[str],
         typer.Argument(
-            metavar="A B [C ...]",
+            metavar="REPORT",
             help="Two or more: a job's id or its first digits, latest, TARGET:latest, or a file (a report, or what "
             "liteship report --format json wrote); liteship reports lists them.",
         ),
@@ -45,9 +45,11 @@ def compare_command(
 ) -> None:
     """Compare measurements row by row: boards, days, runtimes, studies; with intervals, and with what differs.
 
-    Of two, regressions and improvements are those whose 95 % interval excludes no change: of latencies over the rounds
-    of both, of accuracies image by image where the images are the same. A latency of an emulated machine, of other
-    threads or CPUs, or of an unstable row is not judged, and one of another board is shown and never flagged.
+    Of two, regressions and improvements are those whose 95 % interval excludes
+    no change: of latencies over the rounds of both, of accuracies image by
+    image where the images are the same. A latency of an emulated machine, of
+    other threads or CPUs, or of an unstable row is not judged, and one of
+    another board is shown and never flagged.
     """
     require_form(form)
     if len(reports) < 2:
@@ -81,7 +83,7 @@ def gate_command(
             metavar="BASELINE", help="A report as for liteship compare; a committed --format json file is enough."
         ),
     ],
-    candidate: Annotated[str, typer.Argument(metavar="[CANDIDATE]", help="What is judged.")] = LATEST,
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="What is judged.")] = LATEST,
     target: ReportTargetOption = None,
     study: StudyOption = None,
     max_slowdown: Annotated[
@@ -105,9 +107,11 @@ def gate_command(
 ) -> None:
     """Judge a measurement by a baseline: exit code 4 where a row became worse, 6 where it cannot be judged.
 
-    Latency is worse where its whole 95 % interval lies beyond the allowance, accuracy where its point estimate does;
-    a row that is gone, refused or failed now is a regression too. Another board, runtime, thread count or set of CPUs,
-    an emulated machine, and unstable rows cannot be judged, unless with --accuracy-only.
+    Latency is worse where its whole 95 % interval lies beyond the allowance,
+    accuracy where its point estimate does; a row that is gone, refused or
+    failed now is a regression too. Another board, runtime, thread count or set
+    of CPUs, an emulated machine, and unstable rows cannot be judged, unless
+    --accuracy-only.
     """
     require_form(form)
     allowances = Allowances(max_slowdown, max_drop, max_growth)
