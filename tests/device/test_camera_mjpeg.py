@@ -50,7 +50,7 @@ hostile = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(hostile, st.lists(st.integers(1, 400), min_size=1, max_size=5), st.integers(8, 3000))
 def test_hostile_bytes_are_cut_the_same_way_in_any_chunks_and_never_pile_up(stream, sizes, longest):
     whole, at_once = feed(stream, [max(1, len(stream))], longest_bytes=longest)
@@ -69,9 +69,9 @@ def test_hostile_bytes_are_cut_the_same_way_in_any_chunks_and_never_pile_up(stre
 def test_cut_picture_costs_few_others_wherever_it_is_cut():
     # Cut in the length of a segment, it takes up to 64 KiB until that is noticed; nothing is lost meanwhile. Only where
     # what the length leads to happens to be a marker, the two are one for whoever has no decoder.
-    after = [PICTURES[2]] * (2**17 // len(PICTURES[2]))
-    merged = 0
-    for kept in range(3, len(PICTURES[1]) - 1):
+    after = [PICTURES[2]] * (3 * 2**15 // len(PICTURES[2]))
+    merged, places = 0, range(3, len(PICTURES[1]) - 1, 11)
+    for kept in places:
         found, parser = feed(PICTURES[0] + PICTURES[1][:kept] + b"".join(after), [4096])
         assert found[0] == PICTURES[0]
         if found[1:] == after:
@@ -81,7 +81,7 @@ def test_cut_picture_costs_few_others_wherever_it_is_cut():
             assert len(found[1]) < kept + 2**16 + len(PICTURES[2])
             assert found[2:] == after[len(after) + 2 - len(found) :]
 
-    assert merged < 0.05 * len(PICTURES[1])
+    assert merged < 0.1 * len(places)
 
 
 def test_picture_cut_in_its_data_is_counted_and_the_next_one_is_whole():

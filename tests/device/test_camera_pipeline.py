@@ -11,6 +11,7 @@ from release_samples import photograph
 from liteship_agent.camera.errors import CameraError, CameraLostError, FrameError, NoCameraError
 from liteship_agent.camera.files import FolderSource, VideoFileSource
 from liteship_agent.camera.frame import FrameOptions
+from liteship_agent.camera.pattern import PatternSource
 from liteship_agent.camera.pipeline import Pipeline, State
 from liteship_agent.camera.reconnect import ReconnectingSource
 from liteship_agent.camera.smoothing import Smoothing
@@ -153,6 +154,7 @@ def test_numbers_that_a_source_left_out_are_dropped_frames():
 
 def test_latency_is_from_capture_to_label_and_stages_are_told():
     clock = TestClock()
+    camera = TestClock(clock.now_ns() - 2_000_000)
 
     class Timed(Slow):
         def run(self, tensor):
@@ -161,11 +163,12 @@ def test_latency_is_from_capture_to_label_and_stages_are_told():
 
     made = classifier()
     object.__setattr__(made, "model", Timed(made.model, None))
-    pipeline, (result,) = run(ScriptedSource([plain(0)], clock=clock), made, clock=clock)
+    pipeline, (result,) = run(ScriptedSource([plain(0)], clock=camera), made, clock=clock)
 
-    assert result.latency_ns == result.stages_ns["invoke"] == 5_000_000
+    assert result.stages_ns["invoke"] == 5_000_000
+    assert result.latency_ns == 7_000_000
     assert set(result.stages_ns) == {"capture", "preprocess", "invoke", "smooth"}
-    assert pipeline.figures().latency.median_ns == 5_000_000
+    assert pipeline.figures().latency.median_ns == 7_000_000
 
 
 def test_model_is_swapped_between_two_frames_and_none_is_lost():
@@ -319,6 +322,19 @@ def test_pause_releases_the_source_and_resume_opens_it_again():
     assert source.calls[3:] == ["open"]
     pipeline.stop()
     pipeline.wait(LONG)
+
+
+def test_wait_that_a_pause_cut_is_no_end_of_the_source():
+    pipeline = Pipeline(PatternSource(FrameOptions(width=64, height=48, rate_hz=0.001)), classifier())
+    pipeline.start()
+    frames = pipeline.frames.subscribe()
+    assert frames.next(LONG).number == 0
+    pipeline.pause(release=True)
+    pipeline.resume()
+
+    assert frames.next(LONG).number == 1
+    pipeline.stop()
+    assert pipeline.wait(LONG)
 
 
 def test_pause_that_holds_leaves_the_source_open_and_goes_on_where_it_was():

@@ -86,11 +86,14 @@ def test_cut_picture_is_an_error_and_the_next_one_comes(camera):
     assert source.read().pixels.mean(axis=(0, 1)).argmax() == 1
 
 
-def test_picture_that_cannot_be_decoded_is_an_error_of_one_frame(camera):
-    source = camera(send(b"\xff\xd8\xff\xda\x00\x02nothing\xff\xd9") + FOREVER)
-
+def test_picture_that_cannot_be_decoded_is_an_error_of_one_frame(camera, tmp_path):
+    undecodable = b"\xff\xd8\xff\xda\x00\x02nothing\xff\xd9"
+    source = camera(send(undecodable) + "while not (here / 'go').exists(): pass\n" + send(jpeg(plain(1))) + FOREVER)
     with pytest.raises(FrameError):
         source.read()
+    (tmp_path / "go").touch()
+
+    assert source.read().number == 1
 
 
 def test_last_picture_before_the_end_is_still_seen(camera):
@@ -117,7 +120,7 @@ def test_end_of_the_program_is_told_by_its_last_words(camera):
 
 def test_silent_end_is_told_by_its_exit_code(camera):
     with pytest.raises(CameraLostError, match="exit code 3"):
-        camera("sys.exit(3)").read()
+        camera("os.close(1); time.sleep(0.2); os._exit(3)").read()
 
 
 def test_camera_that_another_program_has_is_busy(camera):

@@ -170,7 +170,8 @@ def test_video_loops_when_asked_to_and_goes_on_counting(tmp_path):
     source.open()
 
     assert colors(source, most=5) == [0, 1, 0, 1, 0]
-    assert source.read().number == 5
+    frame = source.read()
+    assert (frame.number, frame.timed_by) == (5, "read")
 
 
 @pytest.mark.parametrize(("rate_hz", "seconds"), [(None, 0.04), (10.0, 0.1)])
@@ -179,9 +180,11 @@ def test_paced_video_comes_at_its_rate_or_another(tmp_path, rate_hz, seconds):
     path = write_video(tmp_path / "a.avi", [plain(0)] * 3, rate_hz=25)
     source = VideoFileSource(path, FrameOptions(rate_hz=rate_hz), clock)
     source.open()
-    times = [source.read().captured_ns for _ in range(3)]
+    frames = [source.read() for _ in range(3)]
+    times = [frame.captured_ns for frame in frames]
 
     assert source.is_live
+    assert {frame.timed_by for frame in frames} == {"pace"}
     assert np.diff(times).tolist() == [seconds * 1e9] * 2
 
 
@@ -222,6 +225,7 @@ def test_folder_is_read_by_name_through_the_benchmarks_decoder(tmp_path):
     frames = [source.read() for _ in range(4)]
 
     assert [frame and frame.name for frame in frames] == ["a.png", "b/1.jpg", "c.JPEG", None]
+    assert frames[0].timed_by == "read"
     assert (frames[0].pixels == plain(0)).all()
 
 
