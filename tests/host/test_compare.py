@@ -200,6 +200,12 @@ def test_rows_that_only_one_has_are_named():
     assert (headlines["only in A"], headlines["only in B"]) == (["old-int8"], ["new-int8"])
 
 
+def test_another_status_is_told_with_its_reason():
+    changes = compare(one(), one(make_row(status="failed: out of\x1b memory", threads=None, median_ns=None)))
+    assert dict(summarize_changes(changes))["another status"] == ["none-none: valid, then failed: out of memory"]
+    assert changes.rows[0].notes == ("valid, then failed",)
+
+
 @given(st.lists(st.sampled_from(("a", "b", "c")), max_size=5), st.lists(st.sampled_from(("a", "b", "c")), max_size=5))
 @settings(deadline=None)
 def test_every_row_is_in_a_pair_or_alone_and_a_measured_one_never_in_two(first, second):

@@ -20,10 +20,12 @@ from liteship.report.text import (
     milliseconds,
     multiple,
     multiple_interval,
+    plain,
     points,
     points_interval,
 )
 from liteship.verdict.choice_text import heading
+from liteship.verdict.choose import status_word
 from liteship.verdict.compare import BETTER, WORSE, Change, Changes, RowChange
 from liteship.verdict.environments import Difference, are_boards_equal
 
@@ -102,6 +104,12 @@ def summarize_changes(changes: Changes) -> list[tuple[str, list[str]]]:
         rows = [row for row in changes.rows if row.first.median_ns is not None or row.second.median_ns is not None]
         if unjudged := [f"{row.name}: {row.latency.reason}" for row in rows if row.latency.verdict is None]:
             found.append(("latency not judged", unjudged))
+    if reasons := [
+        plain(f"{row.name}: {row.first.status}, then {row.second.status}")
+        for row in changes.rows
+        if status_word(row.first) != status_word(row.second)
+    ]:
+        found.append(("another status", reasons))
     for name, alone in zip(changes.names, (changes.only_first, changes.only_second), strict=True):
         if alone:
             found.append((f"only in {name}", [one.name for one in alone]))

@@ -13,7 +13,7 @@ from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import count, cpu_list, plain
 from liteship.stats import independent_difference
-from liteship.verdict.choose import FORCED, status_word
+from liteship.verdict.choose import status_word
 from liteship.verdict.environments import Difference, are_boards_equal, find_differences
 from liteship.verdict.matching import match_rows
 from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs
@@ -200,9 +200,8 @@ def _notes(one: Row, other: Row) -> tuple[str, ...]:
         found.append("other file")
     if None not in (one.runtime, other.runtime) and _runtime(one) != _runtime(other):
         found.append(f"{_runtime(one)}, then {_runtime(other)}")
-    words = [row.status.removeprefix(FORCED) for row in (one, other)]
     if status_word(one) != status_word(other):
-        found.append(f"{words[0]}, then {words[1]}")
+        found.append(f"{status_word(one)}, then {status_word(other)}")
     return tuple(plain(note) for note in found)
 
 
