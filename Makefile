@@ -1,5 +1,6 @@
 # Thin: every target calls one command. Variables: DATA WEIGHTS RECIPE EPOCHS LIMIT TARGET STUDY RUNTIME, and of a
-# measurement TIER or BUDGET=20m, THREADS=1,4, CPUS='0-3 4-7' (each a set), FORCE=1, JOB.
+# measurement TIER or BUDGET=20m, THREADS=1,4, CPUS='0-3 4-7' (each a set), FORCE=1, JOB;
+# of a report FORMAT OUTPUT.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,8 +53,8 @@ repeat: setup ## the last measurement again: do the ratios agree?
 camera: setup ## the deployed model on live frames of TARGET, on a page here; SOURCE, VIEW=terminal
 	@$(BIN)/liteship camera $(WHERE) $(call option,SOURCE,source) $(call option,VIEW,view)
 
-report: setup ## print the last table again
-	@$(BIN)/liteship report $(WHERE) $(call option,JOB,job)
+report: setup ## print the last table again; FORMAT=html for a page with charts, OUTPUT=PATH for another place
+	@$(BIN)/liteship report $(WHERE) $(call option,JOB,job) $(call option,FORMAT,format) $(call option,OUTPUT,output)
 
 reports: setup ## list what was measured
 	@$(BIN)/liteship reports $(call option,STUDY,study)
@@ -68,7 +69,7 @@ emulated-stop: setup ## shut it down
 	@$(BIN)/liteship emulated stop
 
 test: $(VENV)/dev-is-installed ## all tests that need no board
-	$(PYTEST) tests/integration tests/host tests/device tests/contract
+	$(PYTEST) tests/integration tests/browser tests/host tests/device tests/contract
 
 test-arm: $(VENV)/dev-is-installed ## the whole way to an emulated ARM64 board, in less than a quarter of an hour
 	$(BIN)/pytest -q --durations 5 tests/arm

@@ -16,6 +16,7 @@ _MOST_MATRICES = 24
 _MOST_TABLE_LABELS = 12
 _MOST_PAIRS = 20
 _MOST_LETTERS = 24
+_UPRIGHT_LETTERS = 7
 _MOST_LABELS_WITH_FIGURES = 20
 _CELL = 30
 
@@ -104,8 +105,10 @@ def _spec(names: Sequence[str]) -> dict[str, Any]:
 
     labels = _axis_labels(names)
     limit = altair.Scale(domain=labels)
+    angle = 0 if max(map(len, labels), default=0) <= _UPRIGHT_LETTERS else -90
+    across = altair.Axis(title="answer", labelAngle=angle, labelOverlap=angle == 0, labelLimit=140, orient="top")
     base = altair.Chart(named("cells")).encode(
-        x=altair.X("answer:N", sort=None, scale=limit, axis=altair.Axis(title="answer", labelAngle=-40, orient="top")),
+        x=altair.X("answer:N", sort=None, scale=limit, axis=across),
         y=altair.Y("truth:N", sort=None, scale=limit, axis=altair.Axis(title="truth")),
         tooltip=[
             altair.Tooltip("truth:N"),

@@ -15,6 +15,9 @@ from liteship.report.text import plain
 
 _COLORS = {"kept": "@blue", "removed": "@orange"}
 _ROW_HEIGHT = 18
+_SENTENCE = (
+    "Dark: the score of a filter as a share of the largest of its layer. Beside the layer: filters kept, of all."
+)
 _MOST_STEPS = 64
 
 
@@ -31,7 +34,7 @@ def filter_ranks_section(study: Path) -> Section:
         if ranks:
             charts.append(filter_ranks_chart(ranks, path.stem.removesuffix("-ranks")))
     if charts:
-        sentences.append("Dark: the score of a filter as a share of the largest of its layer.")
+        sentences.append(_SENTENCE)
     elif not sentences:
         sentences.append("No filters were pruned in this study.")
     return Section("filters", "Filter ranks", tuple(charts), tuple(sentences))
@@ -84,7 +87,7 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
     steps = [step for row, group in enumerate(layers.values()) for step in _strip(group, row)]
     labels = [f"{plain(name)}  {sum(rank.kept for rank in group):,}/{len(group):,}" for name, group in layers.items()]
     axis = altair.Axis(
-        title="layer, filters kept",
+        title=None,
         values=[row + 0.5 for row in range(len(layers))],
         labelExpr=f"{json.dumps(labels)}[floor(datum.value)]",
         labelOverlap=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from liteship.built_in import EMULATED
 from liteship.report.charts.chart import Chart, Section, Table, band_height, latency_scale, named, to_spec
 from liteship.report.comparison import Comparison, Row
 from liteship.report.sentences import row_name, varying_settings
@@ -17,6 +18,7 @@ SHOWN_VALUES = 160
 """Raw values of a row that are drawn; those that every figure is made from are all."""
 
 _BOX = (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
+_BOX_PIXELS, _BAR_PIXELS = 13, 10
 _NAMES = ("low", "q1", "median", "q3", "p90", "high")
 
 
@@ -30,12 +32,13 @@ def latencies_section(comparison: Comparison, report: Report) -> Section:
             of_rows.append((row_name(row, varying_settings(rows)), values))
     if not of_rows:
         return Section("latencies", "Distribution of latencies", (), ("Nothing was timed.",))
+    color = "@slate" if comparison.header.target == EMULATED else "@blue"
     sentence = (
         "Box: the middle half of all values, with the median; line: from the 1st to the 99th percentile; bar: the "
         f"90th. Points: {SHOWN_VALUES} of the values of each row at most, evenly by rank, with the smallest and the "
         "largest."
     )
-    return Section("latencies", "Distribution of latencies", (_chart(of_rows),), (sentence,))
+    return Section("latencies", "Distribution of latencies", (_chart(of_rows, color),), (sentence,))
 
 
 def thinned(ordered: Sequence[int], most: int = SHOWN_VALUES) -> list[int]:
@@ -58,13 +61,13 @@ def _latencies(row: Row, report: Report) -> list[int]:
     return []
 
 
-def _chart(of_rows: Sequence[tuple[str, list[int]]]) -> Chart:
+def _chart(of_rows: Sequence[tuple[str, list[int]]], color: str) -> Chart:
     boxes = [[ordered[nearest_rank(ratio, len(ordered)) - 1] for ratio in _BOX] for _, ordered in of_rows]
     return Chart(
         name="latencies",
         title="Distribution of latencies",
         summary=f"Latencies of single invocations of {len(of_rows)} rows, each as a box over all its values.",
-        spec=_spec(of_rows, boxes),
+        spec=_spec(of_rows, boxes, color),
         table=Table(
             ("variant", "values", "1 % ms", "25 % ms", "median ms", "75 % ms", "90 % ms", "99 % ms", "largest ms"),
             tuple(
@@ -75,7 +78,7 @@ def _chart(of_rows: Sequence[tuple[str, list[int]]]) -> Chart:
     )
 
 
-def _spec(of_rows: Sequence[tuple[str, list[int]]], boxes: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _spec(of_rows: Sequence[tuple[str, list[int]]], boxes: Sequence[Sequence[int]], color: str) -> dict[str, Any]:
     import altair
 
     names = [name for name, _ in of_rows]
@@ -117,11 +120,11 @@ def _spec(of_rows: Sequence[tuple[str, list[int]]], boxes: Sequence[Sequence[int
 
     layers = [
         points,
-        base.mark_rule(color="@blue", strokeWidth=1.5).encode(x=x("low"), x2=altair.X2("high")),
-        base.mark_bar(color="@blue", fillOpacity=0.35, stroke="@blue", height={"band": 0.55}).encode(
+        base.mark_rule(color=color, strokeWidth=1.5).encode(x=x("low"), x2=altair.X2("high")),
+        base.mark_bar(color=color, fillOpacity=0.35, stroke=color, size=_BOX_PIXELS).encode(
             x=x("q1"), x2=altair.X2("q3")
         ),
-        base.mark_tick(color="@ink", thickness=2, height={"band": 0.55}).encode(x=x("median")),
-        base.mark_tick(color="@orange", thickness=2, height={"band": 0.4}).encode(x=x("p90")),
+        base.mark_tick(color="@ink", thickness=2, size=_BOX_PIXELS).encode(x=x("median")),
+        base.mark_tick(color="@orange", thickness=2, size=_BAR_PIXELS).encode(x=x("p90")),
     ]
     return to_spec(altair.LayerChart(layer=layers, height=band_height(len(names))), values=dots, boxes=drawn)

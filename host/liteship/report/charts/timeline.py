@@ -14,6 +14,7 @@ from liteship_agent.report import UNKNOWN, VALID, VOID, Block, Report
 
 MOST_SAMPLES = 900
 _SENSOR_HEIGHT = 150
+_BAR_PIXELS = 14
 _REPEATED = "valid, repeated"
 _UNKNOWN = "throttle unknown"
 _FATES = {VALID: "@blue", _REPEATED: "@teal", _UNKNOWN: "@slate", VOID: "@red"}
@@ -115,6 +116,16 @@ def _why(report: Report, sensor: _Sensor) -> str:
     return plain("; ".join(dict.fromkeys(str(reason) for reason in reasons if reason))) or "No reason is known."
 
 
+def _around(values: Sequence[float]) -> Any:
+    """A scale that also shows values that are all the same."""
+    import altair
+
+    low, high = min(values), max(values)
+    if low < high:
+        return altair.Scale(zero=False, nice=True, padding=8)
+    return altair.Scale(domain=[low - 0.02 * abs(low), high + 0.02 * abs(high)], nice=True)
+
+
 def _minutes(domain_end: float) -> Any:
     import altair
 
@@ -136,10 +147,11 @@ def _sensor_chart(
     import altair
 
     end = max(block["to"] for block in blocks)
+    values = [sample["value"] for sample in samples]
     marked = [block for block in blocks if block["fate"] in (VOID, _REPEATED)]
     line = altair.Chart(named("samples")).encode(
         x=altair.X("at:Q", title="minutes", scale=_minutes(max(end, samples[-1]["at"]))),
-        y=altair.Y("value:Q", title=sensor.unit, scale=altair.Scale(zero=False, nice=True, padding=8)),
+        y=altair.Y("value:Q", title=sensor.unit, scale=_around(values)),
         tooltip=[
             altair.Tooltip("at:Q", title="minute", format=".2f"),
             altair.Tooltip("value:Q", title=sensor.unit, format=",.1f"),
@@ -155,7 +167,6 @@ def _sensor_chart(
         line.mark_line(color="@blue", strokeWidth=1.5),
         line.mark_point(color="@blue", filled=True, size=14, opacity=0.9),
     ]
-    values = [sample["value"] for sample in samples]
     return Chart(
         name=sensor.name,
         title=f"{sensor.title} ({sensor.unit})",
@@ -184,7 +195,7 @@ def _blocks_chart(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
     chart = (
         altair.Chart(named("blocks"))
-        .mark_bar(height={"band": 0.6}, minBandSize=3)
+        .mark_bar(size=_BAR_PIXELS)
         .encode(
             x=altair.X("from:Q", title="minutes", scale=_minutes(max(block["to"] for block in blocks))),
             x2=altair.X2("to"),
@@ -233,7 +244,7 @@ def _canaries_chart(report: Report) -> Chart:
     ]
     base = altair.Chart(named("canaries")).encode(
         x=altair.X("round:O", title="round", axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("latency:Q", title="median ms", scale=altair.Scale(zero=False, nice=True, padding=8)),
+        y=altair.Y("latency:Q", title="median ms", scale=_around([value["latency"] for value in values])),
     )
     points = base.mark_point(filled=True, size=70, opacity=1).encode(
         color=_fate_color([value["fate"] for value in values]),

@@ -13,6 +13,7 @@ from liteship.report.charts.colors import SERIES
 from liteship.report.text import MISSING, percent, plain
 
 _HEIGHT = 240
+_MOST_TICKS = 12
 _BASELINE = "none"
 _TRAINING, _VALIDATION = "training", "validation"
 _FIELDS = ("loss", "accuracy", "validation_accuracy")
@@ -96,7 +97,7 @@ def _spec(
             "epoch:Q",
             title="epoch",
             scale=altair.Scale(nice=False, zero=False, padding=8),
-            axis=altair.Axis(format="d", tickMinStep=1, grid=False),
+            axis=altair.Axis(format="d", values=_ticks(values), grid=False),
         ),
         y=altair.Y("value:Q", title=title, scale=altair.Scale(zero=False, nice=True), axis=altair.Axis(format=ticks)),
         color=altair.Color("model:N", scale=colors, legend=altair.Legend(title=None, orient="top")),
@@ -119,6 +120,12 @@ def _spec(
         base.mark_point(filled=True, size=26, opacity=1),
     ]
     return to_spec(altair.LayerChart(layer=layers, height=_HEIGHT), epochs=values)
+
+
+def _ticks(values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Whole epochs, not too many."""
+    last = max(value["epoch"] for value in values)
+    return list(range(1, last + 1, -(-last // _MOST_TICKS)))
 
 
 def _table(epochs: Sequence[Epoch], fields: Sequence[str]) -> Table:

@@ -13,6 +13,7 @@
   function nameTheme() { themeButton.textContent = theme() === "dark" ? "Light theme" : "Dark theme"; }
   themeButton.addEventListener("click", function () {
     root.dataset.theme = theme() === "dark" ? "light" : "dark";
+    root.style.colorScheme = root.dataset.theme;
     try { localStorage.setItem("liteship-theme", root.dataset.theme); } catch (_) { /* not remembered then */ }
     nameTheme();
     drawAgain();
@@ -69,6 +70,7 @@
     vegaEmbed(plot, spec, options).then(function (result) {
       if (before && before.view) before.view.finalize();
       drawn.set(plot, { state: state, view: result });
+      plot.querySelector("svg").setAttribute("aria-hidden", "true"); // its label says what it shows
       plot.dataset.drawn = theme();
     }, function (error) {
       plot.textContent = "This chart could not be drawn; its figures stand below.";

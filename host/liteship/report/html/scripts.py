@@ -29,6 +29,7 @@ class ScriptBundle:
 
     def __init__(self, cache: Path) -> None:
         self._path = cache / f"vega-{version('vl-convert-python')}.js"
+        self._script: bytes | None = None
         self._making: tuple[subprocess.Popen[bytes], IO[bytes]] | None = None
         if not self._path.is_file():
             # No pipe: nobody reads it where the report turns out to be damaged.
@@ -42,9 +43,11 @@ class ScriptBundle:
         Raises:
             LiteshipError: it could not be made.
         """
-        if self._making is None:
-            return self._path.read_text(encoding="utf-8")
-        process, file = self._making
+        if self._script is None:
+            self._script = self._path.read_bytes() if self._making is None else self._made(*self._making)
+        return self._script.decode()
+
+    def _made(self, process: subprocess.Popen[bytes], file: IO[bytes]) -> bytes:
         code = process.wait()
         with file:
             file.seek(0)
@@ -53,4 +56,4 @@ class ScriptBundle:
             raise LiteshipError(f"vl-convert: a bundle of its scripts is required. Received: exit code {code}.")
         with contextlib.suppress(OSError):  # a folder that cannot be written to costs two seconds each time, no more
             write_atomic(self._path, script)
-        return script.decode()
+        return script

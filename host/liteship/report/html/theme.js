@@ -1,7 +1,10 @@
 (function () {
   "use strict";
+  var root = document.documentElement;
   var kept = null;
   try { kept = localStorage.getItem("liteship-theme"); } catch (_) { kept = null; }
-  if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept;
-  document.documentElement.classList.add("scripted");
+  root.classList.add("scripted");
+  if (kept !== "light" && kept !== "dark") return;
+  root.dataset.theme = kept;
+  root.style.colorScheme = kept;
 })();
