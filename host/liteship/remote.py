@@ -28,6 +28,7 @@ from liteship.link.endpoint import Endpoint, resolve
 from liteship.link.forward import Forward
 from liteship.link.host_keys import check_host_key, fingerprint, known_host_keys
 from liteship.link.login import log_in
+from liteship.link.ordered import in_order
 from liteship.link.waiting import LOST, lost, within
 from liteship.programs import PROBE, SENSORS, STORE, Program
 from liteship.targets import Target
@@ -241,7 +242,7 @@ class Connection:
 
     def _execute(self, command: str, seconds: float) -> paramiko.Channel:
         def start() -> paramiko.Channel:
-            channel = self._transport.open_session(timeout=2 * seconds)  # so that ours is over first
+            channel = in_order(self._transport.open_session(timeout=2 * seconds))  # so that ours is over first
             channel.exec_command(command)
             return channel
 

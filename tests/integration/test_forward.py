@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import paramiko
 import pytest
 from fault_proxy import FaultProxy
+from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_WINDOW_ADJUST
 from paramiko.ssh_exception import ChannelException
 from ssh_server import free_port
 
@@ -334,3 +336,33 @@ def test_port_that_is_taken_is_a_usage_error() -> None:
             listen(port)
     with pytest.raises(UsageError, match="no port number"):
         listen(70_000)
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_far_side_that_closes_in_the_middle_never_costs_the_link(
+    direction: str, loopback: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message for a channel that is closed would: between paramiko's look and its message there is a moment."""
+    send = paramiko.Transport._send_user_message
+    kind = {"down": cMSG_CHANNEL_WINDOW_ADJUST, "up": cMSG_CHANNEL_DATA}[direction]
+    held = []
+
+    def send_late(transport: paramiko.Transport, message: paramiko.Message) -> None:
+        if message.asbytes().startswith(kind) and threading.current_thread().name.startswith("liteship-forward"):
+            held.append(message)
+            time.sleep(0.3)  # until the far side has closed, as a busy computer would
+        send(transport, message)
+
+    def answer_and_close(near: socket.socket) -> None:
+        near.recv(1)
+        near.sendall(bytes(50_000))
+
+    with server(answer_and_close) as port, Connection.open(loopback) as connection:
+        with forwarded(connection, port) as local:
+            monkeypatch.setattr(paramiko.Transport, "_send_user_message", send_late)
+            with dial(local) as end, contextlib.suppress(OSError):
+                end.sendall(b"x" if direction == "down" else bytes(300_000))
+                receive_all(end)
+        monkeypatch.undo()
+        assert held
+        assert connection.call(command(ANSWER))["value"] == 1, "the link is still good"

@@ -20,6 +20,7 @@ from paramiko.ssh_exception import ChannelException
 
 from liteship.errors import LinkError, UsageError
 from liteship.link.conversation import END_SECONDS
+from liteship.link.ordered import in_order
 from liteship.link.waiting import LOST, lost, within
 
 ADDRESS = "127.0.0.1"
@@ -131,9 +132,10 @@ class Forward:
 
     def open_channel(self, source: tuple[str, int]) -> paramiko.Channel:
         """A new channel to the port, for who comes from `source`."""
-        return self._transport.open_channel(
+        channel = self._transport.open_channel(
             "direct-tcpip", (ADDRESS, self._port), source, window_size=_WINDOW_BYTES, timeout=2 * _OPEN_SECONDS
         )
+        return in_order(channel)
 
     def _accept(self) -> None:
         self._listener.settimeout(_TICK_SECONDS)
