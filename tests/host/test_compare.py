@@ -267,7 +267,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_figure_is_cut(width):
 
 def test_a_hostile_name_stays_in_its_cell():
     hostile = "\x1b[31m|evil|<script>alert(1)</script>\n`x`\u202e"
-    changes = compare(one(make_row(hostile)), one(make_row(hostile, 2.4), board="\x1b]0;x\x07<b>|"))
+    changes = compare(one(make_row(hostile)), one(make_row(hostile, runtime="\x1b[2J|"), board="\x1b]0;x\x07<b>|"))
     text = changes_markdown(changes)
     assert "<script>" not in text.replace("\\<script", "")
     assert all(line.count("|") - line.count("\\|") in (0, 4, 9) for line in text.splitlines())
