@@ -20,7 +20,9 @@ from liteship.report.html.photographs import MOST_IMAGES, photographs
 from liteship.report.html.scripts import ScriptBundle
 from liteship.report.html.table import comparison_table
 from liteship.report.rows import build_comparison
+from liteship.report.summary import summarize
 from liteship_agent.images import selected_images
+from liteship_agent.report import VOID, FailedBlock
 
 VEGA = "window.vegaEmbed = function () {};"
 
@@ -158,6 +160,31 @@ def test_missing_files_of_the_study_are_said(source, tmp_path):
 
     assert "There is no file of a training here" in page.text
     assert "validation.tar cannot be read" in page.text
+
+
+def test_a_job_without_a_single_block_has_a_page_that_says_so(source):
+    failed = tuple(FailedBlock(index, 0, "boom") for index in range(4))
+    parts = {"blocks": (), "canaries": (), "accuracy": (), "failed": failed, "flips": (), "summaries": ()}
+    report = replace(source.report, **parts)
+    comparison = build_comparison(source.manifest, report)
+
+    text = page_of(replace(source, report=report, comparison=comparison)).text
+
+    for expected in ("Nothing was timed.", "No block was measured.", "No images were classified.", "boom"):
+        assert expected in text
+
+
+def test_a_job_without_a_valid_block_has_points_but_no_front(source):
+    void = tuple(replace(block, validity=VOID, reasons=("hot",)) for block in source.report.blocks)
+    report = replace(source.report, blocks=void, summaries=())
+    report = replace(report, summaries=summarize(report))
+    comparison = build_comparison(source.manifest, report)
+
+    page = render_page(replace(source, report=report, comparison=comparison), lambda: VEGA)
+
+    assert "No row can be shipped by its latency, so there is no front." in page
+    assert "Pareto front</span>" not in page
+    assert page.count('<span class="chip caution">unstable</span>') == 4
 
 
 def test_flipped_images_are_small_pictures_with_what_was_taken_for_what(source):
