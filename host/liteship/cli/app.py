@@ -74,10 +74,6 @@ VERBS = {
         "camera:camera_command",
         "Run the deployed model of a target on live frames, and look at it here: a page, or the terminal.",
     ),
-    "camera": (
-        "camera:camera_command",
-        "Run the deployed model of a target on live frames, and look at it here: a page, or the terminal.",
-    ),
     "doctor": ("doctor:doctor_command", "Check this computer, and a target, for everything that liteship needs."),
     "emulated": ("emulated:app", "Build, start and stop an emulated ARM64 board."),
     "service": (
