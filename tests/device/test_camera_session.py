@@ -358,6 +358,7 @@ def test_pause_outlasts_a_measurement(folder):
 
 
 def test_swap_waits_for_the_end_of_a_measurement(folder):
+    first = (folder / "current").readlink().name
     with Running(folder) as camera:
         camera.until(lambda: camera.of("frame"))
         with lock.wanted(folder):
@@ -366,6 +367,7 @@ def test_swap_waits_for_the_end_of_a_measurement(folder):
             add_release(folder, {"none-none": other_model()})
             figures = len(camera.of("figures"))
             camera.until(lambda: len(camera.of("figures")) > figures)
+            assert camera.session.health()["release"] == first
             assert camera.of("swapped") == []
         swapped = camera.until(lambda: camera.of("swapped"))[0]
     assert swapped["gap_ns"] is None or swapped["gap_ns"] > 0
