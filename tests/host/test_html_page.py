@@ -234,12 +234,16 @@ def test_the_command_asks_for_the_same_job(source):
     job = make_job(*cases, limit=100, forced=True, target="my pi")
     report = replace(source.report, job=job, target="my pi")
 
-    bench, repeat, _ = commands(report, "pets")
+    bench, repeat, _ = commands(report, source.study)
+    (source.study / "recipe.toml").write_text("")
+    run, *_ = commands(report, source.study)
 
     assert bench.line == (
         "liteship bench --target 'my pi' --study pets --tier rapid --runtime ai-edge-litert==2.3.0 "
         "--threads 1,4 --cpus 0-3 --limit 100 --force"
     )
+    assert run.line.startswith("liteship run models/pets/recipe.toml --target 'my pi' --tier rapid ")
+    assert "--limit" not in run.line, "which would train on fewer images too"
     assert repeat.line.endswith("--job 20261122T101500Z-0123456789ab")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from liteship.report.comparison import Comparison, Row
@@ -17,6 +18,7 @@ from liteship_agent.report import Report
 Facts = tuple[tuple[str, str], ...]
 
 _LONG_FACTS = ("cpu_flags",)
+_RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,22 @@ def sensor_facts(report: Report) -> Facts:
     )
 
 
-def commands(report: Report, study: str) -> tuple[Command, ...]:
-    """What makes the report again: the same job, or one that is asked for in the same way."""
+def commands(report: Report, study: Path) -> tuple[Command, ...]:
+    """What makes the report again: everything, a job that is asked for in the same way, the same job, this page.
+
+    Args:
+        report: Of the job.
+        study: Folder of the study; without a recipe in it (imported models) nothing can be trained again.
+    """
     job = report.job
-    where = f"--target {shlex.quote(report.target)} --study {shlex.quote(study)}"
+    target = f"--target {shlex.quote(report.target)}"
+    where = f"{target} --study {shlex.quote(study.name)}"
+    recipe = shlex.quote(f"models/{study.name}/{_RECIPE}")
+    again = Command(
+        "Train, compress, deploy and measure", f"liteship run {recipe} {target} {_how(replace(job, limit=None))}"
+    )
     return (
+        *((again,) if (study / _RECIPE).is_file() else ()),
         Command("Measure in the same way", f"liteship bench {where} {_how(job)}".strip()),
         Command("Repeat this job and compare the ratios", f"liteship repeat {where} --job {shlex.quote(job.job_id)}"),
         Command("Write this page again", f"liteship report {where} --job {shlex.quote(job.job_id)} --format html"),

@@ -90,7 +90,7 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         "machine": machine_facts(report, comparison),
         "sensors": sensor_facts(report),
         "lineages": lineages(manifest, comparison),
-        "commands": commands(report, source.study.name),
+        "commands": commands(report, source.study),
         "specs": _script_json({chart.name: chart.spec for section in sections for chart in section.charts}),
         "themes": _script_json({"light": _theme(LIGHT), "dark": _theme(DARK)}),
         "style": Markup(style),  # noqa: S704  our own file
