@@ -15,7 +15,7 @@ from liteship.errors import LiteshipError
 from liteship.report.accuracy import build_answers
 from liteship.report.html import scripts
 from liteship.report.html.lineage import commands
-from liteship.report.html.page import render_page
+from liteship.report.html.page import Source, render_page
 from liteship.report.html.photographs import MOST_IMAGES, photographs
 from liteship.report.html.scripts import ScriptBundle
 from liteship.report.html.table import comparison_table
@@ -111,6 +111,17 @@ def test_hostile_names_are_text(tmp_path):
     assert LONG in page.text
     assert page.tags.count("script") == 4
     assert all("window.broken" not in text for kind, text in page.scripts if kind == "script")
+
+
+def test_a_study_may_have_the_name_of_a_mark_in_the_template(tmp_path):
+    manifest = make_study(tmp_path, study="@later@")
+    report = make_timed_report(manifest)
+
+    text = render_page(Source(manifest, report, build_comparison(manifest, report), tmp_path), lambda: VEGA)
+
+    assert text.count(VEGA) == 1
+    assert "<title>@later@ on pi" in text
+    assert "default-src" in Page(text).policy
 
 
 def test_json_in_a_script_element_cannot_end_it(tmp_path):

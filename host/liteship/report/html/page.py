@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from liteship import __version__
 from liteship.built_in import CAPTIONS
@@ -38,6 +38,8 @@ from liteship.report.sentences import (
 from liteship.report.text import count, cpu_list
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
+
+_MARK = "@later@"
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,12 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         "theme_script": Markup(theme),  # noqa: S704  our own file
         "version": __version__,
     }
+    # Vega may still be in the making while all the rest is put together. Before the policy and after the script no
+    # text of a study stands, so that the first and the last mark are ours.
+    before, _, rest = _template().render(**context, policy=_MARK, script=_MARK).partition(_MARK)
+    between, _, after = rest.rpartition(_MARK)
     script = _inline(f"{vega()}\n{_asset('page.js')}")
-    page: str = _template().render(**context, policy=_policy(theme, script), script=Markup(script))  # noqa: S704
-    return page
+    return "".join((before, escape(_policy(theme, script)), between, script, after))
 
 
 def _facts(header: Header) -> list[tuple[str, str]]:
