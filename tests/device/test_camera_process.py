@@ -137,6 +137,9 @@ def test_deploy_of_another_release_takes_over_while_the_agent_s_own_release_stay
         swapped = camera.first(lambda event: event["event"] == "swapped")
         assert (swapped["release"], swapped["gap_ns"] > 0) == (second, True)
         assert lock.lock_holder(folder) == f"camera-{second}+{first}"
+        words = Path(f"/proc/{camera.process.pid}/cmdline").read_text().split("\0")
+        assert str(folder / "releases" / first / AGENT) in words
+        assert not any("current" in word for word in words)
 
 
 def test_reader_that_goes_away_ends_it(folder):

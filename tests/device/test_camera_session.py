@@ -353,6 +353,7 @@ def test_pause_outlasts_a_measurement(folder):
             camera.wishes.yield_target()
             camera.until_state("measuring")
         camera.until_state("paused")
+        assert camera.source.opened == 1
         camera.session.resume()
         camera.until_state("running")
 
