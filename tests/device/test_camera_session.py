@@ -8,13 +8,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from camera_samples import ScriptedSource, plain
+from camera_samples import ScriptedSource, fake_rpicam, jpeg, plain
 from release_samples import good_artefact, hold_lock
 from session_samples import Endless, Running, activate, add_release, other_model
 
 from liteship_agent import lock
 from liteship_agent.camera import hot_swap, session
 from liteship_agent.camera.errors import CameraBusyError
+from liteship_agent.camera.frame import FrameOptions
+from liteship_agent.camera.reconnect import ReconnectingSource
+from liteship_agent.camera.rpicam import PiCameraSource
 from liteship_agent.errors import LockedError, ModelError
 from liteship_agent.release import InstalledRelease
 
@@ -124,6 +127,30 @@ def test_camera_that_is_lost_shows_and_comes_back(folder):
         assert camera.of("state")[-1]["reason"] == "rpicam-vid has ended"
         camera.source.lost = None
         camera.until_state("running")
+
+
+def test_camera_program_that_dies_is_started_again_under_the_same_page(folder, tmp_path):
+    once = tmp_path / "once"
+    body = f"""
+        once = pathlib.Path({str(once)!r})
+        is_first = not once.exists()
+        once.touch()
+        for _ in range(5 if is_first else 100000):
+            out.write({jpeg(plain(1))!r}); out.flush()
+            time.sleep(0.01)
+        sys.exit("the sensor does not answer")
+        """
+    program = fake_rpicam(tmp_path, body)
+    source = ReconnectingSource(PiCameraSource(FrameOptions(), program=program))
+    with Running(folder, source, view="web") as camera:
+        page = Page(camera)
+        camera.until_state("reconnecting")
+        assert "the sensor does not answer" in camera.of("state")[-1]["reason"]
+        assert json.loads(page.get("/health")[2])["state"] == "reconnecting"
+        camera.until_state("running")
+        camera.until(lambda: camera.session.health()["captured"] > 6)
+    assert camera.error is None
+    assert set(camera.summary["labels"]) == {"green"}
 
 
 def test_every_frame_is_a_line_of_the_log_and_an_event_where_asked(folder, tmp_path):
