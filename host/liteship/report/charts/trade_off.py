@@ -119,7 +119,7 @@ def _spec(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
             altair.Tooltip("variant:N"),
             altair.Tooltip("latency:Q", title="median ms", format=".3~f"),
             altair.Tooltip("accuracy:Q", format=".1%"),
-            altair.Tooltip("stand:N"),
+            altair.Tooltip("stand:N", title="stands"),
             altair.Tooltip("status:N"),
         ],
     )
