@@ -351,6 +351,19 @@ def test_more_connections_than_served_get_503_and_room_comes_back():
     page.close()
 
 
+def test_who_is_slow_to_ask_holds_nobody_up_when_there_is_no_room():
+    page = Page(most_connections=1)
+    stream = page.open("/events")
+    silent = [socket.create_connection(("127.0.0.1", page.server.port)) for _ in range(3)]
+    assert page.get("/")[0] == 503
+    for connection in silent:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
+        connection.close()
+    stream.close()
+    page.close()
+
+
 def test_closing_ends_streams_that_are_open(page):
     page.frames.publish(frame(1))
     page.feed.publish("state", {"state": "ended"})

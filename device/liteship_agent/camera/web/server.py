@@ -35,6 +35,8 @@ _PING_SECONDS = 5.0
 _NEWS_SECONDS = 0.1
 _SEND_BUFFER_BYTES = 1 << 17  # what waits in it is old when it arrives
 _MOST_BODY_BYTES = 1024
+_MOST_TURNED_AWAY = 8  # at a time; more are cut off without a word
+_TURN_AWAY_SECONDS = 2.0
 _WRONG_TOKEN_SECONDS = 0.5
 _BOUNDARY = "liteship-frame"
 _HEADERS = {
@@ -46,6 +48,11 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",
 }
+_FULL = b"The page has as many viewers as it can serve. Try again later.\n"
+_NO_ROOM = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+)
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -175,12 +182,15 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.viewers = self.open_connections = 0
         self._counting = threading.Lock()
         self._room = threading.BoundedSemaphore(most_connections)
+        self._door = threading.BoundedSemaphore(_MOST_TURNED_AWAY)
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):
-            _turn_away(request)
-            self.shutdown_request(request)
+            if self._door.acquire(blocking=False):
+                threading.Thread(target=self._turn_away, args=(request,), daemon=True).start()
+            else:
+                self.shutdown_request(request)
             return
         with self._counting:
             self.open_connections += 1
@@ -193,6 +203,17 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             with self._counting:
                 self.open_connections -= 1
             self._room.release()
+
+    def _turn_away(self, request: socket.socket) -> None:
+        """Say that there is no room; beside the others, because who asks may be slow in asking."""
+        try:
+            with contextlib.suppress(OSError):
+                request.settimeout(_TURN_AWAY_SECONDS)
+                request.recv(4096)  # closing on unread bytes would reset the connection, and the answer would be lost
+                request.sendall(_NO_ROOM)
+        finally:
+            self.shutdown_request(request)
+            self._door.release()
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[None]:
@@ -209,15 +230,6 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """A browser that went away is no error; anything else is a bug and shows its traceback."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
-
-
-def _turn_away(request: socket.socket) -> None:
-    text = b"The page has as many viewers as it can serve. Try again later.\n"
-    head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    with contextlib.suppress(OSError):
-        request.settimeout(0.05)
-        request.recv(4096)  # closing on unread bytes would reset the connection, and the answer would be lost
-        request.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
