@@ -343,6 +343,77 @@ def test_answers_that_do_not_fit_their_images_are_refused():
         choose(replace(comparison, answers=broken), Budgets(prefer="accuracy"))
 
 
+def with_p90(row, ms, half_ms):
+    low, high = (ms - half_ms) * 1e6, (ms + half_ms) * 1e6
+    return replace(row, p90_ns=ms * 1e6, p90_low_ns=low, p90_high_ns=high, p90_bound_ns=high)
+
+
+@pytest.mark.parametrize(
+    ("half_ms", "reason"),
+    [
+        (0.6, "tie: as fast as the winner within the interval, p90 11.01 instead of 11.00 ms, 1.00x (0.9"),
+        (0.0001, "slower than the winner: p90 11.01 instead of 11.00 ms, 1.001x (1.001–1.001)"),
+    ],
+)
+def test_where_p90_decides_its_intervals_do(half_ms, reason):
+    # By the medians of the rounds the other one is faster beyond doubt.
+    rows = [
+        (with_p90(make_row("none-none", 10), 11.0, half_ms), ()),
+        (with_p90(make_row("none-int8", 8.9), 11.01, half_ms), ()),
+    ]
+    found = choose(make_comparison(*rows), Budgets(max_latency_ms=20, prefer="latency"))
+    assert winner(found) == "none-none"
+    assert reasons(found, "none-int8").startswith(reason)
+    assert bool(found.ties) == reason.startswith("tie")
+
+
+def test_a_p90_without_an_interval_names_no_tie():
+    rows = [(replace(make_row(name, ms), p90_low_ns=None), ()) for name, ms in (("none-none", 2), ("none-int8", 2.001))]
+    found = choose(make_comparison(*rows), Budgets(max_latency_ms=20, prefer="latency"))
+    assert reasons(found, "none-int8") == "slower than the winner: p90 2.101 instead of 2.100 ms (no interval)"
+    assert not found.ties
+
+
+def test_medians_that_disagree_with_their_rounds_are_told_and_never_slower_by_less_than_1():
+    base = make_row("none-none", 2.0)
+    other = make_row("none-int8", 2.01, round_medians_ns=tuple(0.89 * ns for ns in base.round_medians_ns))
+    found = choose(make_comparison((base, ()), (other, ())), Budgets())
+    assert "slower" not in reasons(found, "none-int8")
+    assert "not as fast as the winner over all rounds: median 2.01 instead of 2.00 ms, 0.89x" in (
+        reasons(found, "none-int8")
+    )
+
+
+def test_sizes_that_round_alike_have_more_digits():
+    rows = [(make_row("none-none", size_bytes=4 * 2**20), ()), (make_row("none-int8", size_bytes=4 * 2**20 + 100), ())]
+    found = choose(make_comparison(*rows), Budgets(prefer="size"))
+    assert reasons(found, "none-int8") == "larger than the winner: 4.0001 instead of 4.0000 MiB"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"validity": "unstable"}, "unstable"),
+        ({"void": 6}, "unstable"),
+        ({"parity_passed": False}, "parity failed"),
+        ({"golden_within_tolerance": False}, "golden failed"),
+    ],
+)
+def test_a_status_alone_does_not_make_a_row_win(changes, reason):
+    fast = make_row("none-int8", 0.1, **changes)
+    found = choose(make_comparison(BASELINE, (fast, ())), Budgets())
+    assert winner(found) == "none-none"
+    assert reasons(found, "none-int8") == reason
+
+
+def test_two_flaws_are_two_reasons():
+    bad = make_row(
+        "none-int8", 0.1, status="parity failed: accuracy drops", validity="unstable", reasons=("too hot", "others ran")
+    )
+    found = choose(make_comparison(BASELINE, (bad, ())), Budgets())
+    assert found.losses[-1].reasons == ("parity failed: accuracy drops", "unstable: too hot")
+
+
 # --- caveats, and the verdict without budgets ---
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -243,6 +244,28 @@ def test_what_differs_is_listed_and_what_is_equal_is_not():
     }
 
 
+def test_the_p90_is_compared_by_the_intervals_of_both():
+    row = make_row()
+    slow = replace(row, p90_ns=3 * row.p90_ns, p90_low_ns=3 * row.p90_low_ns, p90_high_ns=3 * row.p90_high_ns)
+    change = only(one(row), one(slow)).p90
+    half = math.hypot(*(2 * [math.log(1.06 / 1.04) / 2]))
+    assert (change.verdict, change.estimate.value) == (WORSE, pytest.approx(3))
+    assert math.log(change.estimate.high / change.estimate.low) / 2 == pytest.approx(half)
+    assert "none-none is slower at p90: 3.00x (2.96–3.04)" in printed(compare(one(row), one(slow)))
+    assert only(one(row), one(row)).p90.verdict == OPEN
+    assert only(one(row), one(replace(slow, p90_low_ns=None))).p90.verdict is None
+    assert only(one(row), one(slow, target="emulated")).p90.estimate is None
+
+
+def test_what_has_no_interval_is_shown():
+    fields = {"end_to_end_median_ns": 4e6, "init_ns": 9e6, "first_ns": 1e6, "rss_anon_bytes": 2**20}
+    changes = compare(one(make_row(**fields)), one(make_row(**{**fields, "first_ns": 3e6, "rss_anon_bytes": 2**21})))
+    for text in (printed(changes), changes_markdown(changes)):
+        assert "10.0 → 12.0" in text
+        assert "1.00 → 2.00" in text
+    assert changes_json(changes)["rows"][0]["start"]["value"] == pytest.approx(1.2)
+
+
 # --- forms ---
 
 
@@ -270,7 +293,7 @@ def test_a_hostile_name_stays_in_its_cell():
     changes = compare(one(make_row(hostile)), one(make_row(hostile, runtime="\x1b[2J|"), board="\x1b]0;x\x07<b>|"))
     text = changes_markdown(changes)
     assert "<script>" not in text.replace("\\<script", "")
-    assert all(line.count("|") - line.count("\\|") in (0, 4, 9) for line in text.splitlines())
+    assert all(line.count("|") - line.count("\\|") in (0, 4, 13) for line in text.splitlines())
     for shown in (text, printed(changes)):
         assert not {"\x1b", "\x07", "\u202e"} & set(shown)
 

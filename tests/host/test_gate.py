@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from rich.console import Console
 from verdict_samples import make_comparison, make_row, sha
 
 from liteship.errors import UsageError
-from liteship.verdict.gate import IMPROVED, NEW, PASSED, REGRESSED, UNJUDGED, Allowances, check_allowances, judge
+from liteship.verdict.gate import IMPROVED, NEW, PASSED, REGRESSED, TOLD, UNJUDGED, Allowances, check_allowances, judge
 from liteship.verdict.gate_text import gate_json, gate_markdown, print_gate, verdict_line
 
 UNMEASURED = {"threads": None, "cpus": None, "median_ns": None, "round_medians_ns": (), "validity": None}
@@ -41,14 +42,18 @@ def test_the_same_measurement_passes():
 def test_a_latency_regresses_where_its_whole_interval_is_beyond_the_allowance():
     found = gate(one(), one(make_row(ms=2.2)))
     assert found.exit_code == 4
-    assert texts(found, REGRESSED)[0].startswith("latency: 1.10x (1.0")
+    assert texts(found, REGRESSED)[0].startswith("latency: median 1.10x (1.0")
     assert "1.05x allowed" in texts(found, REGRESSED)[0]
 
 
 def test_an_interval_that_reaches_over_the_allowance_passes_and_is_named():
     found = gate(one(), one(make_row(ms=2.1)))
     assert found.exit_code == 0
-    assert "it may be slower than the 1.05x allowed" in texts(found, PASSED)[0]
+    assert "median and p90 may be slower than the 1.05x allowed" in texts(found, TOLD)[0]
+    out = io.StringIO()
+    print_gate(found, Console(file=out, width=140))
+    for shown in (out.getvalue(), gate_markdown(found).partition("<details>")[0]):
+        assert "may be slower than the 1.05x allowed" in shown
 
 
 @given(st.floats(0.5, 2), st.floats(0, 1))
@@ -172,13 +177,159 @@ def test_a_regression_outweighs_what_cannot_be_judged():
 
 def test_other_images_are_judged_and_told():
     found = gate(one(), one(wrong=range(24), images_sha256=sha("others")))
-    assert "other images" in texts(found, REGRESSED)[0]
+    assert "other images, as independent samples" in texts(found, REGRESSED)[0]
+    assert "Other images: accuracies are compared as independent samples" in above_the_fold(found)
 
 
 def test_a_baseline_without_a_measured_row_judges_nothing():
     empty = one(make_row(status="not run", **UNMEASURED))
     assert gate(empty, one()).exit_code == 6
     assert gate(make_comparison(), make_comparison()).exit_code == 6
+
+
+# --- p90, and what is told ---
+
+
+def test_a_p90_alone_makes_a_row_worse_and_is_named():
+    row = make_row()
+    slow = replace(row, p90_ns=3 * row.p90_ns, p90_low_ns=3 * row.p90_low_ns, p90_high_ns=3 * row.p90_high_ns)
+    found = gate(one(row), one(slow))
+    assert found.exit_code == 4
+    assert texts(found, REGRESSED) == ["latency: p90 3.00x (2.96–3.04), 1.05x allowed; median 1.00x (0.99–1.01)"]
+
+
+def test_a_p90_without_an_interval_is_not_judged_and_said():
+    found = gate(one(), one(make_row(p90_low_ns=None, p90_high_ns=None)))
+    assert found.exit_code == 0
+    assert texts(found, PASSED)[0].endswith("; p90 not judged: no interval")
+
+
+@pytest.mark.parametrize(
+    ("field", "figure"),
+    [
+        ("rss_peak_bytes", "resident"),
+        ("rss_anon_bytes", "memory"),
+        ("end_to_end_median_ns", "end to end"),
+        ("init_ns", "start"),
+    ],
+)
+def test_what_has_no_interval_is_told_where_it_grew_clearly(field, figure):
+    base = {"rss_peak_bytes": 1000, "rss_anon_bytes": 500, "end_to_end_median_ns": 4e6, "init_ns": 9e6, "first_ns": 1e3}
+    baseline = one(make_row(**base))
+    found = gate(baseline, one(make_row(**{**base, field: base[field] * 3})))
+    assert found.exit_code == 0
+    assert [(finding.figure, finding.text) for finding in found.of(TOLD)] == [
+        (figure, "+200.0 %, not judged: no interval")
+    ]
+    assert f"| {figure} |" in above_the_fold(found)
+    assert not gate(baseline, one(make_row(**{**base, field: base[field] * 1.09}))).of(TOLD)
+
+
+def test_memory_is_judged_where_it_is_asked_for():
+    baseline, larger = one(make_row(rss_anon_bytes=1000)), one(make_row(rss_anon_bytes=1060))
+    assert gate(baseline, larger).exit_code == 0
+    found = gate(baseline, larger, max_memory_growth=0.05)
+    assert texts(found, REGRESSED) == ["memory: +6.0 %, +5 % allowed"]
+    assert gate(baseline, larger, max_memory_growth=0.06).exit_code == 0
+    assert texts(gate(one(), one(), max_memory_growth=0.1), UNJUDGED) == ["memory: not known"]
+
+
+def test_a_ratio_that_rounds_to_the_allowance_has_more_digits():
+    row = make_row()
+    slow = replace(row, round_medians_ns=tuple(1.0502 * ns for ns in row.round_medians_ns))
+    still = replace(row, round_medians_ns=(2e6, 2e6, 2e6))
+    found = gate(one(still), one(replace(slow, round_medians_ns=(2.1003e6,) * 3)))
+    assert "median 1.0502x" not in str(found.findings)
+    assert "median 1.0501x (1.0501–1.0501)" in texts(found, REGRESSED)[0]
+
+
+# --- rows that contradict their status, and counts ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "text"),
+    [
+        ({"parity_passed": False}, REGRESSED, "row: parity failed; it passed"),
+        ({"golden_within_tolerance": False}, REGRESSED, "row: golden failed; it passed"),
+        ({"validity": "unstable"}, UNJUDGED, "latency: unstable in candidate"),
+        ({"void": 6}, UNJUDGED, "latency: unstable in candidate"),
+    ],
+)
+def test_a_status_alone_does_not_make_a_row_good(changes, outcome, text):
+    found = gate(one(), one(make_row(**changes)))
+    assert found.outcome == outcome
+    assert texts(found, outcome) == [text]
+
+
+def test_the_verdict_counts_the_rows_that_both_measured():
+    refused = (make_row("none-int8", status="refused: x", **UNMEASURED), ())
+    comparison = make_comparison((make_row(), ()), refused)
+    assert verdict_line(gate(comparison, comparison)) == (
+        "Passed: 1 row (latency, accuracy and size), nothing worse than allowed; 1 row not measured on both sides"
+    )
+
+
+# --- what differs ---
+
+
+def above_the_fold(found):
+    return gate_markdown(found).partition("<details>")[0]
+
+
+def machine(**changes):
+    return {"environment": {"machine": "aarch64", "kernel": "6.6.31", "python": "3.11.2", **changes}}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (machine(cpu_count=2), "other CPUs online: – and 2"),
+        (machine(governor="powersave"), "other governor: – and powersave"),
+        ({"forced": True, "problems": ("too hot",)}, "one side was forced"),
+    ],
+)
+def test_another_machine_state_is_not_judged(header, reason):
+    found = gate(one(), one(make_row(ms=3.0), **header))
+    assert (found.exit_code, texts(found, UNJUDGED)) == (6, [f"latency: {reason}"])
+    assert gate(one(**header), one()).exit_code == 6
+    assert gate(one(), one(**header), accuracy_only=True).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "header", "words"),
+    [
+        ({}, machine(kernel="5.0"), "kernel 6.6.31, then 5.0"),
+        ({}, machine(os="Debian 13"), "operating system –, then Debian 13"),
+        ({}, machine(python="3.13"), "Python 3.11.2, then 3.13"),
+        ({}, {"tier": "thorough"}, "tier rapid, then thorough"),
+        ({}, {"images_sha256": sha("others")}, "images 200 of"),
+        ({}, {"target": "pi2"}, "target pi, then pi2"),
+        ({}, {"study": "other"}, "study pets, then other"),
+        ({}, machine(memory_bytes=2**30), "memory –, then 1024 MiB"),
+        ({"runtime_version": "9.9"}, {}, "runtime ai-edge-litert 2.3.0, then ai-edge-litert 9.9"),
+    ],
+)
+def test_what_differs_and_does_not_hinder_stands_in_sight(row, header, words):
+    found = gate(one(), one(make_row(**row), **header))
+    assert found.exit_code == 0
+    out = io.StringIO()
+    print_gate(found, Console(file=out, width=300))
+    assert f"⚠ Not the same: {words}" in out.getvalue()
+    folded = above_the_fold(found).replace("\\", "")
+    assert "⚠️ Not the same" in folded
+    assert words.split(",")[0] in folded
+    assert any(words in text for text in gate_json(found)["warnings"])
+
+
+def test_both_forced_is_judged_and_said():
+    hot = {"forced": True, "problems": ("too hot",)}
+    found = gate(one(**hot), one(**hot))
+    assert found.exit_code == 0
+    assert "Both sides were forced: too hot, then too hot" in above_the_fold(found)
+
+
+def test_other_models_are_what_a_gate_is_for():
+    assert not gate(one(), one(manifest_sha256=sha("new"))).warnings()
 
 
 # --- allowances and forms ---

@@ -220,7 +220,7 @@ def test_gate_refuses_an_output_that_cannot_be_written(run, write, folder):
     assert "--output: a file that can be written is required. Received: file/gate.md" in error
 
 
-@pytest.mark.parametrize("option", ["--max-slowdown", "--max-drop", "--max-growth"])
+@pytest.mark.parametrize("option", ["--max-slowdown", "--max-drop", "--max-growth", "--max-memory-growth"])
 def test_gate_refuses_allowances_before_it_reads_a_report(run, option):
     assert f"{option}: a ratio from 0" in only_error(run("gate", "none.json", option, "nan"), 2)
 

@@ -74,6 +74,8 @@ def make_row(variant: str = "none-none", ms: float = 2.0, **changes: Any) -> Row
         "median_low_ns": 0.99 * ns,
         "median_high_ns": 1.01 * ns,
         "p90_ns": 1.05 * ns,
+        "p90_low_ns": 1.04 * ns,
+        "p90_high_ns": 1.06 * ns,
         "p90_bound_ns": 1.10 * ns,
         "round_medians_ns": tuple(ns * scatter.uniform(0.99, 1.01) for _ in range(ROUNDS)),
         "blocks": ROUNDS,

@@ -95,6 +95,14 @@ def gate_command(
     max_growth: Annotated[
         float, typer.Option("--max-growth", metavar="RATIO", help="By which a file, plain or gzip, may grow.")
     ] = Allowances.max_growth,
+    max_memory_growth: Annotated[
+        float | None,
+        typer.Option(
+            "--max-memory-growth",
+            metavar="RATIO",
+            help="By which the anonymous memory of a row may grow.  \\[default: told, not judged]",
+        ),
+    ] = None,
     accuracy_only: Annotated[
         bool, typer.Option("--accuracy-only", help="Do not judge latency: for machines that cannot be compared.")
     ] = False,
@@ -107,14 +115,15 @@ def gate_command(
 ) -> None:
     """Judge a measurement by a baseline: exit code 4 where a row became worse, 6 where it cannot be judged.
 
-    Latency is worse where its whole 95 % interval lies beyond the allowance,
-    accuracy where its point estimate does; a row that is gone, refused or
-    failed now is a regression too. Another board, runtime, thread count or set
-    of CPUs, an emulated machine, and unstable rows cannot be judged, unless
-    --accuracy-only.
+    Latency is worse where the whole 95 % interval of its median or p90 lies
+    beyond the allowance, accuracy where its point estimate does; a row that is
+    gone, refused or failed now is a regression too. Another board, CPU count,
+    governor, runtime, thread count or set of CPUs, one side that was forced, an
+    emulated machine, and unstable rows cannot be judged, unless
+    --accuracy-only. What else differs is told.
     """
     require_form(form)
-    allowances = Allowances(max_slowdown, max_drop, max_growth)
+    allowances = Allowances(max_slowdown, max_drop, max_growth, max_memory_growth)
     check_allowances(allowances)
     first, second = (load_comparison(MODELS, reference, study, target) for reference in (baseline, candidate))
     gate = judge(first, second, allowances, accuracy_only=accuracy_only)

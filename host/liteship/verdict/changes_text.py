@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from liteship.report.markdown import escape_markdown, markdown_row
+from liteship.report.names import Name
 from liteship.report.text import (
     MISSING,
     count,
@@ -25,12 +26,14 @@ from liteship.report.text import (
     points_interval,
 )
 from liteship.verdict.choice_text import heading
-from liteship.verdict.choose import status_word
-from liteship.verdict.compare import BETTER, WORSE, Change, Changes, RowChange
+from liteship.verdict.compare import BETTER, WORSE, Change, Changes, RowChange, start_ns
 from liteship.verdict.environments import Difference, are_boards_equal
+from liteship.verdict.trust import status_word
 
 SCHEMA_VERSION = 1
-WIDE_COLUMNS = 110
+_FIGURES = ("latency", "p90", "end_to_end", "start", "accuracy", "size", "gzip", "memory", "anonymous")
+_WIDE_COLUMNS = 160
+_UNJUDGED_TITLES = ("end to end ms", "load and first ms", "memory MiB", "anonymous MiB")
 _STYLES = {WORSE: "red", BETTER: "green", None: "bright_black"}
 _LATENCY_WORDS = {WORSE: "slower", BETTER: "faster"}
 _ACCURACY_WORDS = {WORSE: "less accurate", BETTER: "more accurate"}
@@ -82,7 +85,10 @@ def row_sentences(row: RowChange, verdict: str) -> list[str]:
     """What became worse, or better, beyond doubt."""
     sentences = []
     if row.latency.verdict == verdict:
-        sentences.append(f"{row.name} is {_LATENCY_WORDS[verdict]}: {_bounded(row.latency, multiple, 'x')}")
+        p90 = "" if row.p90.verdict is None else f", p90 {_bounded(row.p90, multiple, 'x')}"
+        sentences.append(f"{row.name} is {_LATENCY_WORDS[verdict]}: {_bounded(row.latency, multiple, 'x')}{p90}")
+    elif row.p90.verdict == verdict:
+        sentences.append(f"{row.name} is {_LATENCY_WORDS[verdict]} at p90: {_bounded(row.p90, multiple, 'x')}")
     if row.accuracy.verdict == verdict:
         sentences.append(f"{row.name} is {_ACCURACY_WORDS[verdict]}: {_bounded(row.accuracy, points, ' points')}")
     for change, cell, after in ((row.size, size_cell(row), ""), (row.gzip, gzip_cell(row), " after gzip")):
@@ -127,28 +133,50 @@ def print_changes(changes: Changes, console: Console) -> None:
             console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
     console.print()
     if changes.rows:
-        console.print(changes_table(changes.rows, *changes.names, wide=console.width >= WIDE_COLUMNS))
-        console.print()
+        print_rows(changes.rows, *changes.names, console)
     print_differences(changes.differences, changes.names, console)
 
 
-def changes_table(rows: Sequence[RowChange], first: str, second: str, *, wide: bool) -> Table:
-    """The rows under short names of both sides; figures are stacked where there is little room."""
+def print_rows(rows: Sequence[RowChange], first: str, second: str, console: Console) -> None:
+    """The rows under short names of both sides: what is judged, then what has no interval."""
+    tables = [_judged_table(rows, first, second, wide=console.width >= _WIDE_COLUMNS)]
+    if any(set(_unjudged_cells(row)) != {MISSING} for row in rows):
+        tables.append(_unjudged_table(rows, first, second))
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def _judged_table(rows: Sequence[RowChange], first: str, second: str, *, wide: bool) -> Table:
+    """Figures are stacked where there is little room."""
     table = bare_table()
-    table.add_column("variant", overflow="fold")
-    for title in (f"median ms\n{first} → {second}", f"{second} / {first}\n95 %", "accuracy\npoints", "file MiB"):
+    table.add_column("variant")
+    titles = (f"median ms\n{first} → {second}", f"{second} / {first}\n95 %", "p90\n95 %", "accuracy\npoints")
+    for title in (*titles, "file MiB", *["gzip MiB"] * wide):
         table.add_column(title, justify="right", overflow="fold")
-    if wide:
-        table.add_column("gzip MiB", justify="right", overflow="fold")
-        table.add_column("memory MiB", justify="right", overflow="fold")
     for row in rows:
-        cells = [latency_cell(row.latency), accuracy_cell(row.accuracy), size_cell(row)]
-        cells += [gzip_cell(row), Cell((_memory(row),), None)] if wide else []
+        cells = [latency_cell(row.latency), latency_cell(row.p90), accuracy_cell(row.accuracy), size_cell(row)]
+        if row.p90.reason == row.latency.reason != "":
+            cells[1] = Cell((MISSING,), None)  # One reason is enough.
+        cells += [gzip_cell(row)] if wide else []
         shown = [
             Text(cell.text if wide else "\n".join(cell.lines), style=_STYLES.get(cell.verdict, "")) for cell in cells
         ]
         separator = " " if wide else "\n"
-        table.add_row(Text(separator.join([row.name, *(f"({note})" for note in row.notes)])), _medians(row), *shown)
+        name = Name(separator.join([row.name, *(f"({note})" for note in row.notes)]))
+        table.add_row(name, _medians(row), *shown)
+    return table
+
+
+def _unjudged_table(rows: Sequence[RowChange], first: str, second: str) -> Table:
+    table = bare_table()
+    table.add_column(f"not judged\n{first} → {second}")
+    for title in _UNJUDGED_TITLES:
+        table.add_column(title, justify="right", overflow="fold")
+    for row in rows:
+        # A row that was not measured has nothing to show here.
+        if set(_unjudged_cells(row)) != {MISSING}:
+            table.add_row(Name(row.name), *_unjudged_cells(row))
     return table
 
 
@@ -162,7 +190,7 @@ def print_differences(differences: Sequence[Difference], names: Sequence[str], c
     for name in names:
         table.add_column(Text(name), overflow="fold")
     for difference in differences:
-        table.add_row(difference.name, *map(Text, difference.values))
+        table.add_row(difference.name, *map(Name, difference.values))
     console.print(table)
 
 
@@ -189,12 +217,15 @@ def rows_markdown(rows: Sequence[RowChange], first: str, second: str) -> list[st
     """A table of rows; none without rows."""
     if not rows:
         return []
-    titles = ("variant", f"median ms {first} → {second}", f"{second} / {first} (95 %)", "accuracy points (95 %)")
-    lines = [markdown_row(map(escape_markdown, (*titles, "file MiB", "gzip MiB", "memory MiB", "notes")))]
-    lines.append(markdown_row([":--", *["--:"] * 6, ":--"]))
+    ratio = f"{second} / {first}"
+    titles = ("variant", f"median ms {first} → {second}", f"{ratio} (95 %)", f"p90 {ratio} (95 %)")
+    others = ("accuracy points (95 %)", "file MiB", "gzip MiB", *_UNJUDGED_TITLES)
+    lines = [markdown_row(map(escape_markdown, (*titles, *others, "notes")))]
+    lines.append(markdown_row([":--", *["--:"] * (len(titles) - 1 + len(others)), ":--"]))
     for row in rows:
-        cells = [latency_cell(row.latency), accuracy_cell(row.accuracy), size_cell(row), gzip_cell(row)]
-        texts = [row.name, _medians(row), *(cell.text for cell in cells), _memory(row), "; ".join(row.notes)]
+        cells = [latency_cell(row.latency), latency_cell(row.p90), accuracy_cell(row.accuracy)]
+        cells += [size_cell(row), gzip_cell(row)]
+        texts = [row.name, _medians(row), *(cell.text for cell in cells), *_unjudged_cells(row), "; ".join(row.notes)]
         lines.append(markdown_row(map(escape_markdown, texts)))
     return lines
 
@@ -225,7 +256,7 @@ def changes_json(changes: Changes) -> dict[str, Any]:
 def row_json(row: RowChange) -> dict[str, Any]:
     """One row: its name, the files, and for each figure estimate, interval, verdict and reason."""
     figures = {}
-    for name in ("latency", "accuracy", "size", "gzip", "memory"):
+    for name in _FIGURES:
         change: Change = getattr(row, name)
         found = {"value": None, "low": None, "high": None} if change.estimate is None else asdict(change.estimate)
         figures[name] = {**found, "verdict": change.verdict, "reason": change.reason}
@@ -273,8 +304,15 @@ def _medians(row: RowChange) -> str:
     return _from_to(milliseconds, row.first.median_ns, row.second.median_ns)
 
 
-def _memory(row: RowChange) -> str:
-    return _from_to(mebibytes, row.first.rss_peak_bytes, row.second.rss_peak_bytes)
+def _unjudged_cells(row: RowChange) -> tuple[str, ...]:
+    """What has no interval; the titles are `_UNJUDGED_TITLES`."""
+    one, other = row.first, row.second
+    return (
+        _from_to(milliseconds, one.end_to_end_median_ns, other.end_to_end_median_ns),
+        _from_to(milliseconds, start_ns(one), start_ns(other)),
+        _from_to(mebibytes, one.rss_peak_bytes, other.rss_peak_bytes),
+        _from_to(mebibytes, one.rss_anon_bytes, other.rss_anon_bytes),
+    )
 
 
 def _from_to(shown: Callable[[Any], str], one: float | None, other: float | None) -> str:

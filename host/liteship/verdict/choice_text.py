@@ -11,6 +11,7 @@ from rich.text import Text
 
 from liteship.built_in import CAPTIONS
 from liteship.report.comparison import Header, Row
+from liteship.report.names import Name
 from liteship.report.text import count, plain
 from liteship.verdict.budgets import Budgets
 from liteship.verdict.choose import Choice, Loss, figures_text
@@ -42,7 +43,7 @@ def print_choice(choice: Choice, console: Console) -> None:
         elif is_tie:
             facts.add_row("tie", Text(f"{loss.name}: {what.removeprefix('tie: ')}"))
         else:
-            others.add_row(Text(loss.name), Text(what, style="" if loss.can_win else "dim"))
+            others.add_row(Name(loss.name), Text(what, style="" if loss.can_win else "dim"))
     for caveat in choice.caveats:
         facts.add_row("note", Text(caveat, style="yellow"))
     if facts.row_count:

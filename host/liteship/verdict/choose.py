@@ -13,25 +13,21 @@ from dataclasses import dataclass
 from liteship.built_in import CAPTIONS, EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
-from liteship.report.text import (
-    mebibytes,
-    milliseconds,
-    multiple,
-    multiple_interval,
-    percent,
-    plain,
-    points,
-    points_interval,
-)
+from liteship.report.text import mebibytes, milliseconds, percent, plain, points
 from liteship.verdict.budgets import Budgets
-from liteship.verdict.limits import is_p90, latency_figure, limits_of, miss_text, open_text
-from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_in_rounds
-from liteship_agent.report import UNSTABLE
+from liteship.verdict.limits import (
+    difference_text,
+    figures_apart,
+    is_p90,
+    latency_figure,
+    limits_of,
+    miss_text,
+    open_text,
+    ratio_text,
+)
+from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_in_rounds, ratio_of_p90
+from liteship.verdict.trust import EMULATED_REASON, flaws, is_forced, obstacles, status_word
 
-WINNING = ("valid", "repeated", "throttle unknown")
-"""Words of a status that can win; every other row never can."""
-FORCED = "forced, "
-_EMULATED_REASON = "milliseconds of an emulated machine are those of the emulation: measure on a board"
 _PREFERENCES = ("accuracy", "latency", "size")
 
 
@@ -113,23 +109,23 @@ def choose(comparison: Comparison, budgets: Budgets) -> Choice:
         ReportError: the answers of a row do not fit their number of images.
     """
     rows, header = comparison.rows, comparison.header
-    obstacles = [_obstacle(row, header) for row in rows]
+    blocked = [obstacles(row, header) for row in rows]
     misses = [_misses(row, budgets, header) for row in rows]
-    meeting = [index for index in range(len(rows)) if obstacles[index] is None and not misses[index]]
+    meeting = [index for index in range(len(rows)) if not blocked[index] and not misses[index]]
     ranked = [rows[index] for index in sorted(meeting, key=lambda index: (*_rank(rows[index], budgets), index))]
     winner, runner_up = (*ranked, None, None)[:2]
     varying = varying_settings(rows)
     losses, ties = [], []
-    for row, obstacle, missed in zip(rows, obstacles, misses, strict=True):
+    for row, unfit, missed in zip(rows, blocked, misses, strict=True):
         if row is winner:
             continue
         name = row_name(row, varying)
-        reasons = [obstacle] if obstacle else missed
+        reasons = [*unfit] or missed
         if winner is not None and not reasons:
             tie, reason = _against(comparison, row, winner, budgets)
             reasons = [reason]
             ties += [Tie(name, row, reason, _better(comparison, row, winner, budgets))] if tie else []
-        losses.append(Loss(name, row, obstacle is None, not (obstacle or missed), tuple(reasons)))
+        losses.append(Loss(name, row, not unfit, not (unfit or missed), tuple(reasons)))
     return Choice(
         header=header,
         budgets=budgets,
@@ -142,29 +138,16 @@ def choose(comparison: Comparison, budgets: Budgets) -> Choice:
         losses=tuple(losses),
         caveats=_caveats(winner, header, budgets) if winner else (),
         nearest=None if winner else _nearest(losses, budgets, header),
-        obstacle=None if any(obstacle is None for obstacle in obstacles) else _joint_obstacle(header, obstacles),
+        obstacle=_joint_obstacle(comparison) if all(blocked) else None,
     )
 
 
-def status_word(row: Row) -> str:
-    """The word of a status, without what was forced and without its reason."""
-    return row.status.removeprefix(FORCED).partition(":")[0]
-
-
-def _obstacle(row: Row, header: Header) -> str | None:
-    """Why a row can never win, None if it can."""
-    if header.target == EMULATED:
-        return _EMULATED_REASON
-    if status_word(row) not in WINNING:
-        return plain(f"{row.status}: {row.reasons[0]}" if row.validity == UNSTABLE and row.reasons else row.status)
-    return None if row.sha256 else "nothing says which file it is: no sha256"
-
-
-def _joint_obstacle(header: Header, obstacles: Sequence[str | None]) -> str:
-    if header.target == EMULATED:
-        return _EMULATED_REASON
-    kinds = sorted({(text or "").removeprefix(FORCED).partition(":")[0] for text in obstacles})
-    return f"every row is {' or '.join(kinds)}" if kinds else "the report has no rows"
+def _joint_obstacle(comparison: Comparison) -> str:
+    if comparison.header.target == EMULATED:
+        return EMULATED_REASON
+    # A row without a flaw has no sha256.
+    kinds = sorted({flaw for row in comparison.rows for flaw in flaws(row) or ("without a sha256",)})
+    return plain(f"every row is {' or '.join(kinds)}") if kinds else "the report has no rows"
 
 
 def _misses(row: Row, budgets: Budgets, header: Header) -> list[str]:
@@ -201,49 +184,57 @@ def _against(comparison: Comparison, row: Row, winner: Row, budgets: Budgets) ->
     if budgets.preferred == "size":
         if row.size_bytes == winner.size_bytes:
             return True, "tie: as large as the winner"
-        return (
-            False,
-            f"larger than the winner: {mebibytes(row.size_bytes)} instead of {mebibytes(winner.size_bytes)} MiB",
-        )
+        return False, f"larger than the winner: {_sizes(row.size_bytes, winner.size_bytes)}"
     found = _accuracy(comparison, row, winner)
     if found is None:
-        lost = points((row.target_accuracy_ratio or 0.0) - (winner.target_accuracy_ratio or 0.0))
-        return False, f"less accurate than the winner: {lost} points (no interval)"
-    words = _points_words(found)
+        difference = (row.target_accuracy_ratio or 0.0) - (winner.target_accuracy_ratio or 0.0)
+        lost = difference_text(Estimate(difference, None, None)).partition(" (")[0]
+        return False, f"less accurate than the winner: {lost} (no interval)"
     if found.is_open(0.0):
-        return True, f"tie: as accurate as the winner within the interval, {words}"
-    return False, f"less accurate than the winner: {words}"
+        return True, f"tie: as accurate as the winner within the interval, {difference_text(found)}"
+    return False, f"less accurate than the winner: {difference_text(found)}"
 
 
 def _against_latency(row: Row, winner: Row, budgets: Budgets) -> tuple[bool, str]:
-    """By the ratio in the rounds that both have; the figures that were ranked stand with it where it says another."""
-    found = ratio_in_rounds(row, winner)
-    own, other = latency_figure(row, budgets), latency_figure(winner, budgets)
-    figures = f"{'p90' if is_p90(budgets) else 'median'} {milliseconds(own)} instead of {milliseconds(other)} ms"
+    """By the ratio of what decides: of the 90th percentiles, or of the medians in the rounds that both have."""
+    what = "p90" if is_p90(budgets) else "median"
+    own, other = ((latency_figure(one, budgets) or 0.0) / 1e6 for one in (row, winner))
+    figures = "{} {} instead of {} ms".format(what, *figures_apart(own, other))
+    found = _latency_ratio(row, winner, budgets)
     if found is None or found.low is None:
         return False, f"slower than the winner: {figures} (no interval)"
-    words = _ratio_words(found)
-    if is_p90(budgets) or found.value < 1:
+    words = ratio_text(found)
+    if is_p90(budgets):
+        words = f"{figures}, {words}"
+    elif found.value < 1:
+        # Medians of all invocations rank the rows, those of the rounds tell what is open: they may disagree.
         words = f"{figures}, {words} by the medians of the same rounds"
+        if found.is_below(1):
+            return False, f"not as fast as the winner over all rounds: {words}"
     if found.is_open(1.0):
         return True, f"tie: as fast as the winner within the interval, {words}"
     return False, f"slower than the winner: {words}"
 
 
+def _latency_ratio(row: Row, other: Row, budgets: Budgets) -> Estimate | None:
+    """Of the latency that decides."""
+    return ratio_of_p90(row, other) if is_p90(budgets) else ratio_in_rounds(row, other)
+
+
 def _better(comparison: Comparison, row: Row, winner: Row, budgets: Budgets) -> tuple[str, ...]:
     """What a tie is better at than the winner: beyond doubt, or exactly."""
     found = []
-    accuracy, ratio = _accuracy(comparison, row, winner), ratio_in_rounds(row, winner)
+    accuracy, ratio = _accuracy(comparison, row, winner), _latency_ratio(row, winner, budgets)
     if accuracy is not None and accuracy.is_above(0):
-        found.append(f"more accurate, {_points_words(accuracy)}")
+        found.append(f"more accurate, {difference_text(accuracy)}")
     if budgets.preferred != "latency" and ratio is not None and ratio.is_below(1):
-        found.append(f"faster, {_ratio_words(ratio)}")
+        found.append(f"faster, {ratio_text(ratio)}")
     for word, own, other in (
         ("smaller", row.size_bytes, winner.size_bytes),
         ("smaller after gzip", row.gzip_bytes, winner.gzip_bytes),
     ):
         if own is not None and other is not None and own < other:
-            found.append(f"{word}, {mebibytes(own)} instead of {mebibytes(other)} MiB")
+            found.append(f"{word}, {_sizes(own, other)}")
     return tuple(found)
 
 
@@ -254,18 +245,14 @@ def _accuracy(comparison: Comparison, row: Row, other: Row) -> Estimate | None:
     return difference_of_answers(own, others)
 
 
-def _ratio_words(found: Estimate) -> str:
-    return f"{multiple(found.value)}x ({multiple_interval(found.low, found.high)})"
-
-
-def _points_words(found: Estimate) -> str:
-    return f"{points(found.value)} points ({points_interval(found.low, found.high)})"
+def _sizes(size_bytes: int | None, other_bytes: int | None) -> str:
+    return "{} instead of {} MiB".format(*figures_apart((size_bytes or 0) / 2**20, (other_bytes or 0) / 2**20))
 
 
 def _caveats(winner: Row, header: Header, budgets: Budgets) -> tuple[str, ...]:
     """What to know before the winner is shipped."""
     found = []
-    if winner.forced or winner.status.startswith(FORCED):
+    if is_forced(winner):
         problems = "; ".join(header.problems) or "the preflight found nothing to override"
         found.append(f"the measurement was forced although {problems}")
     if status_word(winner) == "throttle unknown":

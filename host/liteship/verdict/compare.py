@@ -6,6 +6,7 @@ that cannot be compared is not judged, and says why; one of another board is sho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from liteship.built_in import EMULATED
@@ -13,15 +14,16 @@ from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import count, cpu_list, plain
 from liteship.stats import independent_difference
-from liteship.verdict.choose import status_word
 from liteship.verdict.environments import Difference, are_boards_equal, find_differences
 from liteship.verdict.matching import match_rows
-from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs
-from liteship_agent.report import UNSTABLE
+from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs, ratio_of_p90
+from liteship.verdict.trust import is_unstable, status_word
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
 NAMES = ("A", "B")
 OTHER_BOARDS = "other board"
+OTHER_IMAGES = "other images"
+NO_INTERVAL = "no interval"
 LEAST_SIZE_RATIO = 0.001
 """Files that differ by less are equal: names and dates inside them vary."""
 
@@ -48,7 +50,11 @@ class RowChange:
     Args:
         name: Its variant and setting.
         first, second: The rows.
-        latency, accuracy, size, gzip, memory: Their changes; memory has no interval and is never judged.
+        latency, p90: Of one invocation: its median and 90th percentile.
+        end_to_end, start: Of an image from decoding to classification; of loading and first invocation together.
+        accuracy, size, gzip: Of the file.
+        memory, anonymous: Largest resident set and anonymous memory of its processes.
+            What has no interval (end_to_end, start, memory, anonymous) is shown and never judged.
         notes: What else is another: the file, the runtime, the status.
     """
 
@@ -56,10 +62,14 @@ class RowChange:
     first: Row
     second: Row
     latency: Change
+    p90: Change
+    end_to_end: Change
+    start: Change
     accuracy: Change
     size: Change
     gzip: Change
     memory: Change
+    anonymous: Change
     notes: tuple[str, ...]
 
 
@@ -115,18 +125,27 @@ def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAME
     def judged(change: Change) -> Change:
         return change if same_board else replace(change, verdict=None)
 
+    def unjudged(field: Callable[[Row], float | None], one: Row, other: Row) -> Change:
+        found = _quotient(field(one), field(other))
+        return Change(found, None, NO_INTERVAL if found else "not known")
+
     rows = []
     for one, other in matched.pairs:
+        latency = compare_latency(first.header, one, second.header, other, names)
         rows.append(
             RowChange(
                 name=row_name(one if one.threads is not None else other, varying),
                 first=one,
                 second=other,
-                latency=compare_latency(first.header, one, second.header, other, names),
+                latency=latency,
+                p90=_compare_p90(latency, one, other),
+                end_to_end=unjudged(lambda row: row.end_to_end_median_ns, one, other),
+                start=unjudged(start_ns, one, other),
                 accuracy=judged(_accuracy(first, one, second, other, names)),
                 size=judged(_size(one.size_bytes, other.size_bytes)),
                 gzip=judged(_size(one.gzip_bytes, other.gzip_bytes)),
-                memory=Change(_quotient(one.rss_peak_bytes, other.rss_peak_bytes), None, "no interval"),
+                memory=unjudged(lambda row: row.rss_peak_bytes, one, other),
+                anonymous=unjudged(lambda row: row.rss_anon_bytes, one, other),
                 notes=_notes(one, other),
             )
         )
@@ -148,7 +167,7 @@ def compare_latency(first: Header, one: Row, second: Header, other: Row, names: 
         return Change(None, None, f"{' and '.join(emulated)} emulated")
     if missing := [name for name, _, row in sides if row.median_ns is None]:
         return Change(None, None, f"not measured in {' and '.join(missing)}")
-    if unstable := [name for name, _, row in sides if UNSTABLE in (row.validity, status_word(row))]:
+    if unstable := [name for name, _, row in sides if is_unstable(row)]:
         return Change(None, None, f"unstable in {' and '.join(unstable)}")
     if one.threads != other.threads:
         return Change(None, None, f"{one.threads} and {count(other.threads or 0, 'thread')}")
@@ -162,7 +181,28 @@ def compare_latency(first: Header, one: Row, second: Header, other: Row, names: 
         return Change(estimate, None, OTHER_BOARDS)
     if estimate.low is None:
         return Change(estimate, None, "a single round: no interval")
+    return _judged(estimate)
+
+
+def _compare_p90(latency: Change, one: Row, other: Row) -> Change:
+    """The ratio of the 90th percentiles, judged where that of the medians is."""
+    estimate = None if latency.estimate is None else ratio_of_p90(other, one)
+    if estimate is None:
+        return Change(None, None, latency.reason or "no p90")
+    if latency.verdict is None:
+        return Change(estimate, None, latency.reason)
+    return _judged(estimate)
+
+
+def _judged(estimate: Estimate) -> Change:
+    if estimate.low is None:
+        return Change(estimate, None, NO_INTERVAL)
     return Change(estimate, WORSE if estimate.is_above(1) else BETTER if estimate.is_below(1) else OPEN)
+
+
+def start_ns(row: Row) -> float | None:
+    """From loading to the first answer; None where one of the two is not known."""
+    return None if row.init_ns is None or row.first_ns is None else row.init_ns + row.first_ns
 
 
 def _accuracy(first: Comparison, one: Row, second: Comparison, other: Row, names: tuple[str, str]) -> Change:
@@ -178,7 +218,7 @@ def _accuracy(first: Comparison, one: Row, second: Comparison, other: Row, names
     else:
         estimate = Estimate(*independent_difference(others.correct, others.image_count, own.correct, own.image_count))
     verdict = BETTER if estimate.is_above(0) else WORSE if estimate.is_below(0) else OPEN
-    return Change(estimate, verdict, "" if same_images else "other images")
+    return Change(estimate, verdict, "" if same_images else OTHER_IMAGES)
 
 
 def _size(one: int | None, other: int | None) -> Change:
@@ -190,7 +230,7 @@ def _size(one: int | None, other: int | None) -> Change:
     return Change(found, WORSE if found.value > 1 else BETTER)
 
 
-def _quotient(one: int | None, other: int | None) -> Estimate | None:
+def _quotient(one: float | None, other: float | None) -> Estimate | None:
     return Estimate(other / one, None, None) if one and other else None
 
 

@@ -58,6 +58,22 @@ def are_boards_equal(first: Header, second: Header) -> bool:
     return first.board is not None or first.target == second.target
 
 
+def latency_obstacles(first: Header, second: Header) -> list[str]:
+    """Why the latencies of two measurements on the same kind of board must not be judged by each other."""
+    found = []
+    for field in ("cpu_count", "governor"):
+        values = [_shown(header.environment.get(field)) for header in (first, second)]
+        if values[0] != values[1]:
+            found.append(f"other {_ENVIRONMENT[field]}: {values[0]} and {values[1]}")
+    if first.forced != second.forced:
+        found.append("one side was forced")
+    return found
+
+
+def _shown(value: object) -> str:
+    return MISSING if value is None else plain(str(value))
+
+
 def _described(comparison: Comparison) -> dict[str, str]:
     header, rows = comparison.header, [row for row in comparison.rows if row.threads is not None]
     environment = header.environment

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from liteship.report.comparison import Row
-from liteship.report.text import three_digits
+from liteship.report.text import MISSING, points, points_interval, three_digits
 from liteship.verdict.budgets import DEFAULT_PERCENTILE, Budgets
+from liteship.verdict.pairs import Estimate
 
 _MIB = 2**20
 _NS_PER_MS = 1_000_000
@@ -130,6 +131,36 @@ def budget_text(name: str, limit: float, budgets: Budgets) -> str:
 def points_text(ratio: float) -> str:
     """An allowance in percentage points: 1 point, 0.5 points."""
     return f"{100 * ratio:.10g} point{'' if math.isclose(ratio, 0.01) else 's'}"
+
+
+def ratio_text(found: Estimate, limit: float = 1.0) -> str:
+    """A ratio and its interval, with as many digits as show that the interval lies beyond a limit where it does."""
+    figures = [value for value in (found.value, found.low, found.high) if value is not None]
+    digits = 2 if min(figures) >= 0.0995 else 3
+    if found.is_above(limit) or found.is_below(limit):
+        while digits < 9 and any(round(figure, digits) == round(limit, digits) for figure in figures):
+            digits += 1
+    shown = [f"{figure:.{digits}f}" for figure in figures]
+    return f"{shown[0]}x ({'–'.join(shown[1:]) or 'no interval'})"
+
+
+def difference_text(found: Estimate) -> str:
+    """A difference of accuracies and its interval in points, with as many digits as tell it from none."""
+    if not found.value or round(100 * found.value, 1):
+        return f"{points(found.value)} points ({points_interval(found.low, found.high)})"
+    digits = next((digits for digits in range(2, 9) if round(100 * found.value, digits)), 9)
+    shown = [MISSING if value is None else f"{100 * value:+.{digits}f}" for value in (found.low, found.high)]
+    return f"{100 * found.value:+.{digits}f} points ({' to '.join(shown)})"
+
+
+def figures_apart(value: float, other: float) -> tuple[str, str]:
+    """Two figures in one unit with three digits, and with more where they would look alike and are not."""
+    texts = three_digits(value), three_digits(other)
+    for digits in range(min(len(text.partition(".")[2]) for text in texts) + 1, 13):
+        if value == other or texts[0] != texts[1]:
+            break
+        texts = f"{value:.{digits}f}", f"{other:.{digits}f}"
+    return texts
 
 
 def _what(name: str, budgets: Budgets) -> str:

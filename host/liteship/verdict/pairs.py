@@ -6,6 +6,7 @@ Rows of one job share rounds and images, so that they are compared in pairs; row
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 from liteship.errors import ReportError
@@ -48,6 +49,28 @@ def ratio_in_rounds(row: Row, other: Row) -> Estimate | None:
         if one is not None and two is not None and min(one, two) > 0
     ]
     return Estimate(*paired_ratio([one for one, _ in pairs], [two for _, two in pairs])) if pairs else None
+
+
+def ratio_of_p90(row: Row, other: Row) -> Estimate | None:
+    """How many times the other's 90th percentile a row's is, with a 95 % interval from those that are stored of both.
+
+    Half the width of each interval in logarithms, joined as the legs of a right triangle. That takes both intervals to
+    be about even in logarithms, and both rows to be independent. Rows of one job share what disturbs a round, so that
+    their interval is rather too wide than too narrow; a percentile of each round, to compare in pairs, is not kept.
+
+    Returns:
+        None where one has no 90th percentile; without bounds where one has none.
+    """
+    if not row.p90_ns or not other.p90_ns:
+        return None
+    ratio = row.p90_ns / other.p90_ns
+    widths = []
+    for one in (row, other):
+        if not one.p90_low_ns or not one.p90_high_ns:
+            return Estimate(ratio, None, None)
+        widths.append(math.log(one.p90_high_ns / one.p90_low_ns) / 2)
+    width = math.hypot(*widths)
+    return Estimate(ratio, ratio * math.exp(-width), ratio * math.exp(width))
 
 
 def ratio_of_jobs(row: Row, other: Row) -> Estimate | None:

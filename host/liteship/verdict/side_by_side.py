@@ -11,6 +11,7 @@ from rich.text import Text
 
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.markdown import escape_markdown, markdown_row
+from liteship.report.names import Name
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import MISSING, mebibytes, milliseconds, percent
 from liteship.verdict.changes_text import (
@@ -87,7 +88,7 @@ def print_side_by_side(found: SideBySide, console: Console) -> None:
         console.print(Text(f"{name}  {heading(header)}", style="dim"))
     console.print()
     table = bare_table()
-    table.add_column("variant", overflow="fold")
+    table.add_column("variant")
     table.add_column("")
     for name in found.names:
         table.add_column(name, justify="right", overflow="fold")
@@ -96,7 +97,7 @@ def print_side_by_side(found: SideBySide, console: Console) -> None:
         for index, title in enumerate(_FIGURES):
             name = line.name if index == 0 else ""
             shown = [Text(cell[index] if index < len(cell) else "") for cell in cells]
-            table.add_row(Text(name), title.format(found.names[0]), *shown, end_section=index == len(_FIGURES) - 1)
+            table.add_row(Name(name), title.format(found.names[0]), *shown, end_section=index == len(_FIGURES) - 1)
     console.print(table)
     console.print()
     print_differences(found.differences, found.names, console)

@@ -1,0 +1,57 @@
+"""Names in the cells of a terminal's table: broken between words or after a hyphen, inside a word only at need."""
+
+from __future__ import annotations
+
+import re
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.text import Text
+
+# A hyphen after a letter or digit and before another is where a name may be broken.
+_PIECES = re.compile(r".+?(?:(?<=\w)-(?=\w)|$)")
+
+
+class Name:
+    """A name, such as that of a variant or a runtime, for a cell.
+
+    Args:
+        text: Without control characters; lines are kept.
+        style: As rich takes it.
+    """
+
+    def __init__(self, text: str, style: str = "") -> None:
+        self.text, self.style = text, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [line for text in self.text.split("\n") for line in wrap_name(text, options.max_width)]
+        yield Text("\n".join(lines), style=self.style, overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        pieces = [piece for text in self.text.split("\n") for word in text.split() for piece in _PIECES.findall(word)]
+        widest = max(map(cell_len, self.text.split("\n")))
+        return Measurement(max(map(cell_len, pieces), default=0), widest).with_maximum(options.max_width)
+
+
+def wrap_name(text: str, width: int) -> list[str]:
+    """A line of text as lines of at most so many cells; at least one.
+
+    Args:
+        text: One line.
+        width: In cells, at least 1.
+    """
+    lines = [""]
+    for number, word in enumerate(text.split()):
+        gap = " " if number and lines[-1] else ""
+        if cell_len(lines[-1] + gap + word) <= width:
+            lines[-1] += gap + word
+            continue
+        for piece in _PIECES.findall(word):
+            if cell_len(lines[-1] + gap + piece) <= width:
+                lines[-1] += gap + piece
+            else:
+                first, *more = chop_cells(piece, width)
+                lines += [first, *more]
+            gap = ""
+    return [line for line in lines if line] or [""]

@@ -1,0 +1,72 @@
+"""What keeps a row from being shipped, or from being judged as good, whatever its status says.
+
+A document may be written by another hand: status, validity, blocks, parity and golden outputs must all say yes.
+"""
+
+from __future__ import annotations
+
+from liteship.built_in import EMULATED
+from liteship.report.comparison import Header, Row
+from liteship.report.text import plain
+from liteship_agent.report import UNSTABLE
+
+WINNING = ("valid", "repeated", "throttle unknown")
+"""Words of a status that can win; every other row never can."""
+PARITY_FAILED, GOLDEN_FAILED = "parity failed", "golden failed"
+FORCED = "forced, "
+EMULATED_REASON = "milliseconds of an emulated machine are those of the emulation: measure on a board"
+_MEASURED = (*WINNING, UNSTABLE, PARITY_FAILED, GOLDEN_FAILED)
+
+
+def status_word(row: Row) -> str:
+    """The word of a status, without what was forced and without its reason."""
+    return row.status.removeprefix(FORCED).partition(":")[0]
+
+
+def is_forced(row: Row) -> bool:
+    """Whether the preflight was overridden."""
+    return row.forced or row.status.startswith(FORCED)
+
+
+def is_measured(row: Row) -> bool:
+    """Whether it has figures, whatever they are worth."""
+    return status_word(row) in _MEASURED
+
+
+def is_unstable(row: Row) -> bool:
+    """Whether its latency cannot be trusted: it says so, or no block of it counts."""
+    return UNSTABLE in (row.validity, status_word(row)) or (bool(row.blocks) and row.void == row.blocks)
+
+
+def flaws(row: Row) -> tuple[str, ...]:
+    """What is wrong with a row, a word or two each; empty where it can be trusted."""
+    word = status_word(row)
+    if not is_measured(row):
+        return (word,)
+    found = {
+        PARITY_FAILED: word == PARITY_FAILED or row.parity_passed is False,
+        GOLDEN_FAILED: word == GOLDEN_FAILED or row.golden_within_tolerance is False,
+        UNSTABLE: is_unstable(row),
+    }
+    return tuple(flaw for flaw, is_so in found.items() if is_so)
+
+
+def flaw_texts(row: Row) -> tuple[str, ...]:
+    """The same with their reasons, as far as they are known; each stands for itself."""
+    found = []
+    for flaw in flaws(row):
+        if flaw == UNSTABLE:
+            text = row.status if flaw == status_word(row) else flaw
+            found.append(f"{text}: {row.reasons[0]}" if row.reasons else text)
+        else:
+            found.append(row.status if flaw == status_word(row) else flaw)
+    return tuple(map(plain, found))
+
+
+def obstacles(row: Row, header: Header) -> tuple[str, ...]:
+    """Why a row can never win, in words; empty if it can."""
+    if header.target == EMULATED:
+        return (EMULATED_REASON,)
+    if found := flaw_texts(row):
+        return found
+    return () if row.sha256 else ("nothing says which file it is: no sha256",)
