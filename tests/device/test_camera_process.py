@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 from camera_page import Page as Requests
 from release_samples import good_artefact
-from session_samples import add_release, other_model
+from session_samples import Endless, Running, add_release, other_model
 
 from liteship.payload import agent_archive
 from liteship_agent import lock
+from liteship_agent.camera.process import watch_host
+from liteship_agent.camera.wishes import HOST_SILENT
 from liteship_agent.release import AGENT
 
 MARK = "\x1eliteship "
@@ -38,6 +41,14 @@ class Process:
         self.events: list[dict] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._say_that_it_lives, daemon=True).start()
+
+    def _say_that_it_lives(self) -> None:
+        with contextlib.suppress(ValueError, OSError):  # closed, by a test or the end of the camera
+            while self.process.poll() is None:
+                self.process.stdin.write("\n")
+                self.process.stdin.flush()
+                time.sleep(1)
 
     def _listen(self) -> None:
         with contextlib.suppress(ValueError):  # a test closed it
@@ -95,6 +106,25 @@ def test_camera_from_the_archive_serves_its_page_and_ends_with_its_stdin(folder)
     assert summary["classified"] >= 1
     assert camera.events[-2]["reason"] == "the host has gone"
     assert lock.holder(folder) is None
+
+
+def test_host_that_falls_silent_ends_the_camera_which_frees_the_target(folder):
+    stdin, host = os.pipe()
+    left = threading.Event()
+    with Running(folder, Endless()) as camera:
+        camera.until_state("running")
+        watch = threading.Thread(target=watch_host, args=(camera.wishes, stdin, 0.5, 0.0, lambda code: left.set()))
+        watch.start()
+        for _ in range(8):  # longer than it would take without
+            os.write(host, b"\n")
+            time.sleep(0.1)
+        assert camera.wishes.end_reason is None
+        camera.wait()
+        watch.join()
+    assert camera.of("state")[-1]["reason"] == HOST_SILENT
+    assert camera.summary["classified"] > 0
+    assert left.is_set(), "also where nobody takes what it tells"
+    assert (lock.holder(folder), camera.source.closed) == (None, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

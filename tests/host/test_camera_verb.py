@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from liteship.camera import follow
-from liteship.camera.follow import SILENT_SECONDS, Camera, CameraState
+from liteship.camera.follow import SILENT_SECONDS, START_SECONDS, Camera, CameraState
 from liteship.camera.log import FrameLog
 from liteship.camera.options import CameraOptions
 from liteship.cli import app as cli
@@ -30,6 +30,7 @@ from liteship.link.forward import ForwardingError
 from liteship.progress import Reporter
 from liteship.remote import RemoteError
 from liteship.retry import Patience, keep_trying
+from liteship_agent.camera.wishes import HOST_SILENT
 
 RELEASE = "0123456789ab"
 CAMERA = {
@@ -188,7 +189,7 @@ def test_active_release_is_started_with_an_open_stdin_and_its_page_is_told(board
     assert port == CAMERA["port"]
     assert out.splitlines()[0] == f"http://127.0.0.1:{local}/"
     assert board.open_forwards == 0, "it ends with the camera"
-    assert stdin == [b""], "still open"
+    assert stdin == [b"\n"], "open, and a sign of life"
     [command] = board.commands
     assert command.startswith(f"python3 -I -S -B '/home/pi/lite ship/releases/{RELEASE}/liteship_agent.zip' camera ")
     assert "--events" in command.split()
@@ -362,7 +363,7 @@ def test_camera_that_falls_silent_is_a_lost_link(board: Board) -> None:
     def pass_time(seconds: float) -> Callable[[], None]:
         def later() -> None:
             now[0] += seconds
-            assert next(board.stdin) == b""
+            assert next(board.stdin) in (b"", b"\n")
 
         return later
 
@@ -371,6 +372,28 @@ def test_camera_that_falls_silent_is_a_lost_link(board: Board) -> None:
     with board.connect() as link, pytest.raises(LostLinkError, match="no word of the camera for 20 s"):
         camera.follow(link, "/home/pi/liteship", RELEASE)  # type: ignore[arg-type]
     assert now == [21 + 19 + 2 + 20], "only the last pause was too long"
+
+
+def test_camera_that_ended_because_of_a_silence_is_started_again(board: Board, run: Run) -> None:
+    ended = {"event": "state", "state": "ended", "reason": HOST_SILENT}
+    board.plays = [[CAMERA, ended, DONE], [CAMERA, DONE]]
+    code, out, err = run("--json")
+    assert (code, len(board.commands)) == (0, 2)
+    assert (json.loads(out)["lost_links"], json.loads(out)["captured"]) == (1, 600)
+    assert "frozen for a while" in err
+
+
+def test_camera_that_never_begins_is_a_lost_link_in_the_end(board: Board) -> None:
+    now = [0.0]
+    camera = Camera("pi", CameraOptions(), lambda state, event: None, clock=lambda: now[0])
+
+    def pass_time() -> None:
+        now[0] += START_SECONDS + 1
+        next(board.stdin)
+
+    board.plays = [[pass_time]]
+    with board.connect() as link, pytest.raises(LostLinkError, match="no word of the camera for 180 s"):
+        camera.follow(link, "/home/pi/liteship", RELEASE)  # type: ignore[arg-type]
 
 
 def test_ctrl_c_while_the_link_is_away_ends_it_with_what_there_was(

@@ -38,6 +38,7 @@ class FaultProxy:
         self._limits = list(cut_after)
         self._damage_at, self._delay_seconds, self._bytes_per_second = damage_at, delay_seconds, bytes_per_second
         self._thawed, self._closing = threading.Event(), threading.Event()
+        self._freezes = [self._thawed]
         if not frozen:
             self._thawed.set()
         self._sockets: list[socket.socket] = []
@@ -52,12 +53,20 @@ class FaultProxy:
             yield self
         finally:
             self._closing.set()
-            self._thawed.set()
+            for thawed in self._freezes:
+                thawed.set()
             self.end()
 
     def freeze(self) -> None:
         """From now on nothing passes; connections stay open and new ones are accepted."""
         self._thawed.clear()
+
+    def freeze_open(self) -> None:
+        """From now on nothing passes through what is open now; new connections are as good as ever."""
+        self._thawed.clear()
+        self._thawed = threading.Event()
+        self._thawed.set()
+        self._freezes.append(self._thawed)
 
     def end(self) -> None:
         """As when the server is killed: nobody listens any more, and what is open ends."""
@@ -91,12 +100,13 @@ class FaultProxy:
         damage_at: int | None = None,
         bytes_per_second: float | None = None,
     ) -> None:
+        thawed = self._thawed
         with contextlib.suppress(OSError):
             passed = 0
             while most is None or passed < most:
-                self._thawed.wait()
+                thawed.wait()
                 data = source.recv(65536 if most is None else min(65536, most - passed))
-                self._thawed.wait()
+                thawed.wait()
                 if not data or self._closing.is_set():
                     break
                 if damage_at is not None and passed <= damage_at < passed + len(data):

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_proxy import FaultProxy
@@ -20,10 +21,11 @@ from fault_proxy import FaultProxy
 from liteship.targets import Target
 
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
+SHORT_OF_PATIENCE = "import liteship.camera.follow as f; f.SILENT_SECONDS = 3.0; import liteship.cli.app as a; a.main()"
 RELEASE = "0123456789ab"
 PATIENCE_SECONDS = 60.0
 AGENT = """
-import http.server, json, os, sys, threading, time
+import fcntl, http.server, json, os, select, sys, threading, time
 folder = sys.argv[sys.argv.index("--folder") + 1]
 def note(text):
     with open(os.path.join(folder, "notes.txt"), "a") as file:
@@ -31,6 +33,13 @@ def note(text):
 def emit(**event):
     sys.stdout.write("\\x1eliteship " + json.dumps(event) + "\\n")
     sys.stdout.flush()
+lock = open(os.path.join(folder, "lock"), "a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    note("refused")
+    emit(event="error", kind="locked", message="a free target is required. Received: one that a camera holds")
+    sys.exit(5)
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -47,8 +56,12 @@ emit(event="camera", host="127.0.0.1", port=server.server_port, token=None, sour
      release="0123456789ab", labels=["cat"])
 ended = threading.Event()
 def wait():
-    sys.stdin.buffer.read()
-    note("stdin ended")
+    while select.select([0], [], [], SILENT_SECONDS)[0]:
+        if not os.read(0, 4096):
+            note("stdin ended")
+            break
+    else:
+        note("nothing came")
     ended.set()
 threading.Thread(target=wait, daemon=True).start()
 figures, number = {}, 0
@@ -67,12 +80,12 @@ note("ended")
 """
 
 
-def install(target: Target) -> Path:
-    """Put a release with the made-up agent on a target; returns its folder."""
+def install(target: Target, silent_seconds: float = 10.0) -> Path:
+    """Put a release with the made-up agent on a target, which ends after such a silence; returns its folder."""
     folder = Path(target.folder)
     release = folder / "releases" / RELEASE
     release.mkdir(parents=True)
-    (release / "liteship_agent.zip").write_text(AGENT)
+    (release / "liteship_agent.zip").write_text(AGENT.replace("SILENT_SECONDS", str(silent_seconds)))
     (folder / "current").symlink_to(f"releases/{RELEASE}")
     return folder
 
@@ -116,9 +129,9 @@ def try_to_fetch(address: str) -> bytes | None:
 class Running:
     """A camera command that runs in a process group of its own, as in a terminal."""
 
-    def __init__(self, place: Path, *arguments: str) -> None:
+    def __init__(self, place: Path, *arguments: str, program: tuple[str, ...] = (LITESHIP,)) -> None:
         self.process = subprocess.Popen(
-            [LITESHIP, "camera", "--target", "board", *arguments],
+            [*program, "camera", "--target", "board", *arguments],
             cwd=place,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -143,9 +156,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts commands, and kills what a failed test leaves."""
     started: list[Running] = []
 
-    def run(target: Target, *arguments: str) -> Running:
+    def run(target: Target, *arguments: str, **options: Any) -> Running:
         write_inventory(target, tmp_path)
-        started.append(Running(tmp_path, *arguments))
+        started.append(Running(tmp_path, *arguments, **options))
         return started[-1]
 
     yield run
@@ -192,6 +205,25 @@ def test_link_that_is_cut_is_dialled_again_and_the_page_is_where_it_was(
     assert "trying again" in err
     assert "connected again; the page is where it was" in err
     assert notes(folder)[-1] == "ended"
+
+
+def test_link_that_freezes_is_dialled_again_though_the_old_camera_has_the_lock_for_a_while(
+    target: Target, start: Callable[..., Running]
+) -> None:
+    folder = install(target, silent_seconds=5.0)
+    with FaultProxy(target).running() as proxy:
+        running = start(proxy.target, "--json", program=(sys.executable, "-c", SHORT_OF_PATIENCE))
+        address = running.first_line("stderr")
+        first = fetch(address)
+        proxy.freeze_open()
+        eventually(lambda: try_to_fetch(address) not in (None, first))  # of a new camera
+        assert running_cameras(folder) == 1
+        code, out, err = running.interrupt()
+    assert code == 0, err
+    assert json.loads(out)["lost_links"] == 1
+    assert "no word of the camera for 3 s); trying again" in err
+    assert "connected again; the page is where it was" in err
+    assert {"nothing came", "refused"} <= set(notes(folder))
 
 
 def test_ctrl_c_over_a_frozen_link_ends_with_what_was_heard(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -19,12 +21,16 @@ from liteship_agent.camera.session import Session
 from liteship_agent.camera.smoothing import Smoothing
 from liteship_agent.camera.sources import make_source
 from liteship_agent.camera.terminal import PlainView, TerminalView
-from liteship_agent.camera.wishes import Wishes
+from liteship_agent.camera.wishes import HOST_SILENT, Wishes
 from liteship_agent.lock import YIELD_SIGNAL
 
 Event = Dict[str, Any]
 _RATE_HZ = 30.0
 _STEP_SECONDS = 0.1
+SILENT_SECONDS = 10.0
+"""Without a byte of the host, which sends one every two seconds; it waits longer before it starts another camera."""
+_END_SECONDS = 5.0
+_LOST_EXIT_CODE = 5
 
 
 def run(options: CameraOptions, choice: Choice, emit: Callable[[Event], None]) -> None:
@@ -45,7 +51,7 @@ def run(options: CameraOptions, choice: Choice, emit: Callable[[Event], None]) -
     view = None if options.events else TerminalView(sys.stdout) if options.view == "terminal" else PlainView(sys.stdout)
     tell = _Teller(emit if view is None else view.tell, wishes)
     if options.events:
-        threading.Thread(target=_watch_stdin, args=(wishes,), name="stdin", daemon=True).start()
+        threading.Thread(target=watch_host, args=(wishes,), name="stdin", daemon=True).start()
     source = make_source("pi" if options.source == "rpicam" else options.source, frame_options(options))
     summary = Session(options, choice, source, smoothing(options), tell.tell, wishes).run()
     if view is not None:
@@ -90,7 +96,29 @@ class _Teller:
             self._wishes.end("nobody listens any more")
 
 
-def _watch_stdin(wishes: Wishes) -> None:
-    while os.read(0, 4096):
-        pass
-    wishes.end("the host has gone")
+def watch_host(
+    wishes: Wishes,
+    stdin: int = 0,
+    silent_seconds: float = SILENT_SECONDS,
+    end_seconds: float = _END_SECONDS,
+    leave: Callable[[int], object] = os._exit,
+) -> None:
+    """Let the camera end when its host ends stdin, or sends nothing any more.
+
+    A link that is frozen may hold up whoever tells that it ends, because nobody takes what is on stdout. Then the
+    process is left as it is: the kernel gives back the lock and the camera.
+
+    Args:
+        wishes: Told the reason.
+        stdin: File descriptor, on which anything is a sign of life.
+        silent_seconds: The longest wait for one, by the monotonic clock.
+        end_seconds: How long a clean end may take after silence.
+        leave: Ends the process, given its exit code.
+    """
+    while select.select([stdin], [], [], silent_seconds)[0]:
+        if not os.read(stdin, 4096):
+            wishes.end("the host has gone")
+            return
+    wishes.end(HOST_SILENT)
+    time.sleep(end_seconds)
+    leave(_LOST_EXIT_CODE)

@@ -7,6 +7,9 @@ import os
 import select
 from typing import Optional
 
+HOST_SILENT = "nothing was heard of the host for too long"
+"""Why a camera ends whose link is frozen; a host that reads it after all may start the camera again."""
+
 
 class Wishes:
     """What shall happen, until somebody has seen to it.

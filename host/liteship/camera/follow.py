@@ -1,8 +1,9 @@
 """The camera of a target, followed from here: start it, hear its events, lead its page to this computer, end it.
 
-One exec channel, whose open stdin keeps the camera alive: it ends by itself where stdin ends, which an interruption, a
-lost link and the death of this process all bring about. After a lost link the same run goes on over another connection,
-with what is left of its time and frames, and the page has the same address.
+One exec channel, whose open stdin keeps the camera alive. It ends by itself where stdin ends, which an interruption, a
+lost link and the death of this process all bring about, and where nothing comes through it, as over a frozen link.
+After a lost link the same run goes on over another connection, with what is left of its time and frames, and the page
+has the same address.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from liteship.link.forward import ADDRESS, ForwardingError
 from liteship.link.waiting import lost
 from liteship.programs import release_command
 from liteship.remote import Connection
+from liteship_agent.camera.wishes import HOST_SILENT
 
 START_SECONDS = 180.0
 """Without a word until the camera is open: an emulated board takes minutes to start a runtime for the first time."""
@@ -34,6 +36,8 @@ END_SECONDS = 5.0
 LINK_LOST, STARTING, STOPPING = "link lost", "starting", "stopping"
 
 _WAIT_SECONDS = 0.05
+_ALIVE_SECONDS = 2.0
+"""Between two bytes to the camera, which ends itself after 10 s without one."""
 _NO_SUCH_VERB = "invalid choice: 'camera'"
 
 
@@ -85,7 +89,7 @@ class Camera:
         self.state = CameraState(target)
         self._options, self._watch, self._listener, self._log, self._clock = options, watch, listener, log, clock
         self._stop = threading.Event()
-        self._heard_at: float | None = None
+        self._heard_at = 0.0
         self._last_call: threading.Timer | None = None
         self._runs: list[Run] = []
         self._lost_links = 0
@@ -114,12 +118,12 @@ class Camera:
         command = release_command(
             connection.python, folder, release, "camera", "--folder", folder, "--events", *left.words()
         )
-        run_count, self._heard_at = len(self._runs), None
-        with ExitStack() as forwards, _interrupts_to(self._stop):
+        run_count, self._heard_at = len(self._runs), self._clock()
+        with ExitStack() as forwards, interrupts_to(self._stop):
             try:
                 answer = connection.call(
                     command,
-                    self._stdin(connection),
+                    self._stdin(connection, run_count),
                     on_event=lambda event: self._hear(event, connection, forwards),
                     idle_seconds=START_SECONDS,
                 )
@@ -136,6 +140,8 @@ class Camera:
         if len(self._runs) == run_count:  # it ended before its camera was open
             self._runs.append(Run(self._clock()))
         self._runs[-1].final = answer["summary"]
+        if self.state.reason == HOST_SILENT and not self._stop.is_set():
+            raise self._explained(lost(self.state.target, "frozen for a while"), release)
 
     def summary(self) -> Summary:
         """Of everything so far."""
@@ -152,16 +158,21 @@ class Camera:
         limits = (options.duration, options.frames)
         return None if any(limit is not None and limit <= 0 for limit in limits) else options
 
-    def _stdin(self, connection: Connection) -> Iterator[bytes]:
-        """Nothing, and its end when the camera shall end; then its summary must come before the link is closed.
+    def _stdin(self, connection: Connection, run_count: int) -> Iterator[bytes]:
+        """Signs of life, and the end when the camera shall end; then its summary must come before the link is closed.
 
         Raises:
-            LostLinkError: an open camera has been silent for too long.
+            LostLinkError: the camera has been silent for too long; one that is not open yet may be for longer.
         """
+        next_sign = self._clock()
         while not self._stop.wait(_WAIT_SECONDS):
-            if self._heard_at is not None and self._clock() - self._heard_at > SILENT_SECONDS:
-                raise lost(self.state.target, f"no word of the camera for {SILENT_SECONDS:g} s")
-            yield b""
+            most_seconds = SILENT_SECONDS if len(self._runs) > run_count else START_SECONDS
+            if self._clock() - self._heard_at > most_seconds:
+                raise lost(self.state.target, f"no word of the camera for {most_seconds:g} s")
+            is_due = self._clock() >= next_sign
+            if is_due:
+                next_sign = self._clock() + _ALIVE_SECONDS
+            yield b"\n" if is_due else b""
         self._last_call = threading.Timer(END_SECONDS, connection.close)
         self._last_call.daemon = True
         self._last_call.start()
@@ -178,8 +189,7 @@ class Camera:
             self.state.state, self.state.reason = event["state"], event.get("reason") or ""
         elif self._runs:
             self._hear_running(kind, event, self._runs[-1])
-        if self._runs:
-            self._heard_at = self._clock()
+        self._heard_at = self._clock()
         if self._stop.is_set():
             self.state.state, self.state.reason = STOPPING, ""
         self._watch(self.state, event)
@@ -231,7 +241,7 @@ def _address(listener: socket.socket, token: str | None) -> str:
 
 
 @contextmanager
-def _interrupts_to(stop: threading.Event) -> Iterator[None]:
+def interrupts_to(stop: threading.Event) -> Iterator[None]:
     """Let the first Ctrl-C only set an event; the second one interrupts as ever."""
     before = signal.getsignal(signal.SIGINT)
 
