@@ -6,6 +6,8 @@ exits with the family's code; anything else is a bug and shows its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class LiteshipError(Exception):
     """Base of all expected errors.
@@ -19,10 +21,20 @@ class LiteshipError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message, self.hint = message, hint
-        super().__init__(f"{message} {hint}".strip())
+        # A sentence of its own, so that the hint does not run into it.
+        stop = "." if hint and message[-1:] not in (*".!?:", "") else ""
+        super().__init__(f"{message}{stop} {hint}".strip())
 
     def __reduce__(self) -> tuple[type[LiteshipError], tuple[str, str]]:
         return type(self), (self.message, self.hint)  # to come whole out of another process
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint for a mistyped word, empty where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 class UsageError(LiteshipError):

@@ -57,6 +57,7 @@ def test_a_page_stands_beside_its_report_and_its_path_is_printed(run, report, tm
 
 
 def test_a_page_and_texts_go_where_they_are_wished(run, report, tmp_path):
+    (tmp_path / "out").mkdir()
     for form, start in (("html", "<!DOCTYPE html>"), ("markdown", "pi"), ("csv", "target,"), ("json", "{")):
         code, out, err = run("--format", form, "--output", f"out/report.{form}")
         assert (code, out, err) == (0, f"out/report.{form}\n", "")
@@ -101,7 +102,14 @@ def test_a_comparison_without_its_raw_report_cannot_become_a_page(run, report, t
     [
         (["--format", "html", "--output", "."], "--output: the name of a file is required. Received: the folder ."),
         (["--format", "csv", "--output", "models"], "--output: the name of a file is required."),
-        (["--format", "html", "--output", "note/page.html"], "--output: a place that can be written to is required."),
+        (
+            ["--format", "html", "--output", "note/page.html"],
+            "--output: a folder that exists is required. Received: note.",
+        ),
+        (["--format", "csv", "--output", "new/a.csv"], "--output: a folder that exists is required. Received: new."),
+        (["--format", "png", "--output", "new/png"], "--output: a folder that exists is required. Received: new."),
+        (["--format", "htm"], "Received: htm. Did you mean html?"),
+        (["--against", "reference"], f"{Path('benchmarks/reference.toml')}: a readable file of published figures"),
         (["--format", "png", "--output", "note"], "--output: a place that can be written to is required."),
         (["--output", "page.html"], "--output: --format markdown, csv, json, html or png is required."),
         (["--open"], "--open: --format html is required. Received: terminal."),

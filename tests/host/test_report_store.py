@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from report_samples import make_entry, make_flip, make_job, make_manifest, make_report
 
-from liteship.errors import DataError, ReportError, TargetError
+from liteship.errors import DataError, ReportError, TargetError, UsageError
 from liteship.manifests import keep_manifest
 from liteship.report import checks
 from liteship.report.document import render_json
@@ -60,7 +60,7 @@ def test_reports_are_listed_once_and_the_latest_first(models):
         ("latest", None, None, "20261124"),
         ("latest", None, "pi", "20261123"),
         ("pi:latest", None, None, "20261123"),
-        ("pi:latest", None, "zero", "20261123"),
+        ("pi:latest", None, "pi", "20261123"),
         ("latest", "old", None, "20261101"),
         ("20261122", None, None, "20261122"),
         ("20261101-080000-aaaaaaaaaaaa", None, None, "20261101"),
@@ -68,6 +68,24 @@ def test_reports_are_listed_once_and_the_latest_first(models):
 )
 def test_a_reference_finds_its_report(models, reference, study, target, expected):
     assert find_report(models, reference, study, target).job_id.startswith(expected)
+
+
+def test_a_reference_and_a_target_that_contradict_are_refused(models):
+    with pytest.raises(UsageError, match=r"One target is required. Received: pi:latest and --target zero\."):
+        find_report(models, "pi:latest", None, "zero")
+
+
+@pytest.mark.parametrize("reference", ["", "pi:", ":latest", ":"])
+def test_an_empty_reference_is_refused(reference, models):
+    with pytest.raises(UsageError, match="first digits, latest or TARGET:latest is required"):
+        find_report(models, reference)
+
+
+def test_several_targets_are_told_how_to_be_compared(models):
+    with pytest.raises(
+        UsageError, match=r"one target is required. Received: pi,zero\. .*compare pi:latest zero:latest"
+    ):
+        find_report(models, "latest", None, "pi,zero")
 
 
 def test_several_reports_of_one_prefix_are_named(models):
@@ -145,7 +163,7 @@ def test_a_file_of_something_else_is_refused(models, tmp_path, content):
 
 
 def test_a_reference_to_a_missing_file_is_refused(models, tmp_path):
-    with pytest.raises(ReportError, match="No such file"):
+    with pytest.raises(ReportError, match=r"is required\. Received: no such file\.$"):
         load_comparison(models, str(tmp_path / "none.json"))
 
 

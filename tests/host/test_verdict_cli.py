@@ -185,7 +185,7 @@ def test_gate_passes_fails_and_refuses_by_its_exit_code(run, write):
     assert run("gate", baseline, "slow.json", "--max-slowdown", "0.6")[0] == 0
     assert run("gate", baseline, write("pi4", one(board="Raspberry Pi 4")))[0] == 6
     assert run("gate", baseline, "pi4.json", "--accuracy-only")[0] == 0
-    assert run("gate", baseline, write("gone", one(make_row("other"))))[0] == 4
+    assert run("gate", baseline, write("gone", one(make_row("other"), baseline="other")))[0] == 4
 
 
 def test_gate_judges_the_latest_report_by_a_document_that_was_kept(run, study, folder):
@@ -197,6 +197,7 @@ def test_gate_judges_the_latest_report_by_a_document_that_was_kept(run, study, f
 
 
 def test_gate_writes_a_comment_and_prints_the_verdict(run, write, folder):
+    (folder / "out").mkdir()
     code, out, _ = run(
         "gate", write("a", one()), write("b", one(make_row(ms=3.0))), "--format", "markdown", "--output", "out/gate.md"
     )
@@ -217,7 +218,21 @@ def test_gate_that_cannot_read_leaves_what_was_written_before(run, write, folder
 def test_gate_refuses_an_output_that_cannot_be_written(run, write, folder):
     (folder / "file").write_text("")
     error = only_error(run("gate", write("a", one()), "a.json", "--output", "file/gate.md"), 2)
-    assert "--output: a file that can be written is required. Received: file/gate.md" in error
+    assert "--output: a folder that exists is required. Received: file." in error
+    only_error(run("gate", "a.json", "a.json", "--output", "new/gate.md"), 2)
+    assert not (folder / "new").exists()
+    assert "Did you mean markdown?" in only_error(run("gate", "a.json", "a.json", "--format", "markdwn"), 2)
+
+
+def test_a_reference_that_is_missing_empty_or_contradicted_is_one_line(run, study):
+    error = only_error(run("choose", "--job", "none.json"), 6)
+    assert error == "error: none.json: a readable file is required. Received: no such file.\n"
+    assert "pi:latest and --target loopback" in only_error(
+        run("choose", "--job", "pi:latest", "--target", "loopback"), 2
+    )
+    assert "Received: nothing." in only_error(run("gate", ""), 2)
+    for verb in ("choose", "report", "reports"):
+        assert "liteship compare pi:latest zero:latest" in only_error(run(verb, "--target", "pi,zero"), 2)
 
 
 @pytest.mark.parametrize("option", ["--max-slowdown", "--max-drop", "--max-growth", "--max-memory-growth"])
@@ -257,7 +272,10 @@ def test_a_document_that_is_broken_is_one_line_and_exit_code_6(run, write, folde
 def test_answers_that_contradict_themselves_are_exit_code_6(run, write, folder, verb):
     write("a", one())
     (folder / "bad.json").write_text(broken((folder / "a.json").read_text(), "no scores"))
-    assert "indices of the wrong ones" in only_error(run(*verb, "bad.json"), 6)
+    assert (
+        "answers[0].wrong (none-none): as many indices as are not correct (20) is required. Received: 2."
+        in only_error(run(*verb, "bad.json"), 6)
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +290,8 @@ def test_answers_that_contradict_themselves_are_exit_code_6(run, write, folder, 
 def test_rows_without_a_file_an_interval_or_a_valid_block_behave(run, write, changes, codes):
     bad = one(make_row(**changes))
     if "sha256" in changes:
-        bad = replace(bad, answers=())
+        unanswered = replace(bad.rows[0], target_correct=None, image_count=None, target_accuracy_ratio=None)
+        bad = replace(bad, rows=(unanswered,), answers=())
     write("good", one())
     assert run("choose", "--job", write("bad", bad))[0] == codes[0]
     assert run("compare", "good.json", "bad.json")[0] == 0

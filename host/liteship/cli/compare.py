@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from liteship.cli.options import MODELS, JsonOption, ReportTargetOption, StudyOption, plain_console, print_json
-from liteship.errors import UsageError
+from liteship.cli.output import check_output, write_file
+from liteship.errors import UsageError, did_you_mean
 from liteship.report.store import LATEST, load_comparison
 from liteship.verdict.changes_text import changes_json, changes_markdown, print_changes
 from liteship.verdict.compare import compare
@@ -22,7 +23,6 @@ from liteship.verdict.side_by_side import (
     side_by_side_json,
     side_by_side_markdown,
 )
-from liteship_agent.records import write_atomic
 
 _FILE_COLUMNS = 120
 _FORMS = ("terminal", "markdown")
@@ -125,10 +125,12 @@ def gate_command(
     require_form(form)
     allowances = Allowances(max_slowdown, max_drop, max_growth, max_memory_growth)
     check_allowances(allowances)
+    if output is not None:
+        check_output(output)
     first, second = (load_comparison(MODELS, reference, study, target) for reference in (baseline, candidate))
     gate = judge(first, second, allowances, accuracy_only=accuracy_only)
     if output is not None:
-        _write(output, gate_markdown(gate) if form == "markdown" else _as_text(gate))
+        write_file(output, (gate_markdown(gate) if form == "markdown" else _as_text(gate)).encode())
     if as_json:
         print_json(gate_json(gate))
     elif output is not None:
@@ -148,15 +150,6 @@ def _as_text(gate: Gate) -> str:
     return out.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomic(path, text.encode())
-    except OSError as exc:
-        raise UsageError(
-            f"--output: a file that can be written is required. Received: {path} ({exc.strerror})."
-        ) from exc
-
-
 def require_form(form: str) -> None:
     """A form that can be printed.
 
@@ -164,4 +157,5 @@ def require_form(form: str) -> None:
         UsageError: it is another one.
     """
     if form not in _FORMS:
-        raise UsageError(f"--format: one of {', '.join(_FORMS)} is required. Received: {form}.")
+        required = f"--format: one of {', '.join(_FORMS)} is required. Received: {form}."
+        raise UsageError(required, did_you_mean(form, _FORMS))

@@ -11,7 +11,13 @@ from liteship_agent.records import write_atomic
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file, and print its path.
+    """Write a file, and print its path; see `write_file`."""
+    write_file(path, content)
+    typer.echo(path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file.
 
     Args:
         path: As it was typed.
@@ -28,4 +34,13 @@ def write_output(path: Path, content: bytes) -> None:
         raise UsageError(
             f"--output: a place that can be written to is required. Received: {path} ({exc.strerror})."
         ) from exc
-    typer.echo(path)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a path in a folder that does not exist, before anything is read or made.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"--output: a folder that exists is required. Received: {path.parent}.")

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from liteship.cli.options import MODELS, JobOption, JsonOption, ReportTargetOption, StudyOption
-from liteship.cli.output import write_output
-from liteship.errors import ReportError, UsageError
+from liteship.cli.output import check_output, write_output
+from liteship.errors import ReportError, UsageError, did_you_mean
 from liteship.report.comparison import Comparison
 from liteship.report.document import render_json
 from liteship.report.schema import render_schema
@@ -65,6 +65,8 @@ def report_command(
     if output is not None and (form == _TERMINAL or against is not None):
         received = "--against" if against is not None else "a table for the terminal"
         raise UsageError(f"--output: --format markdown, csv, json, html or png is required. Received: {received}.")
+    if output is not None:
+        check_output(output)
     if against is not None:
         from liteship.cli.against import print_against  # reads recipes, which takes pydantic
 
@@ -99,8 +101,9 @@ def print_comparison(comparison: Comparison, form: str, output: Path | None = No
         return
     renderers = {"markdown": _render_markdown, "csv": render_csv, "json": render_json}
     if form not in renderers:
-        forms = ", ".join([_TERMINAL, *renderers, _HTML, _PNG])
-        raise UsageError(f"--format: one of {forms} is required. Received: {form}.")
+        forms = [_TERMINAL, *renderers, _HTML, _PNG]
+        required = f"--format: one of {', '.join(forms)} is required. Received: {form}."
+        raise UsageError(required, did_you_mean(form, forms))
     text = renderers[form](comparison)
     if output is None:
         typer.echo(text, nl=False)

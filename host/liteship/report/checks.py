@@ -131,7 +131,7 @@ def _check_origin(manifest: Manifest, report: Report) -> None:
     """The report is of this manifest and target, and all artefacts are in the manifest."""
     if report.manifest_sha256 != manifest.sha256():
         raise ReportError(
-            f"A report on manifest {manifest.sha256()[:12]} is required. Received: {report.manifest_sha256[:12]}",
+            f"A report on manifest {manifest.sha256()[:12]} is required. Received: {report.manifest_sha256[:12]}.",
             "The study has changed since that job: deploy and bench it again, or name the study it was made from.",
         )
     if not report.job.cases:
@@ -207,7 +207,7 @@ def _check_complete(report: Report) -> None:
         if index not in failed and count < rounds:
             raise ReportError(
                 f"{rounds} blocks or a failure of case {index} (artefact {case.artefact[:12]}) are required. "
-                f"Received: {count or 'neither'}",
+                f"Received: {count or 'neither'}.",
                 "The report is incomplete; run the same bench again.",
             )
 
@@ -276,7 +276,7 @@ def _require_words(what: str, words: Iterable[Hashable], known: Sequence[Hashabl
 
 
 def _failure(required: str, received: object) -> ReportError:
-    return ReportError(f"{required} required. Received: {received}", _REPEAT)
+    return ReportError(f"{required} required. Received: {received}.", _REPEAT)
 
 
 def _listed(indices: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from liteship.built_in import CAPTIONS
 from liteship.errors import ReportError
 from liteship.report.accuracy import Answers
 from liteship.report.comparison import Comparison, Header, Row
+from liteship.report.document_checks import check_comparison
 from liteship.report.sections import keras_lines
 from liteship_agent.errors import RecordError
 from liteship_agent.records import from_json, parse_json
@@ -42,7 +43,8 @@ def read_document(path: Path) -> Comparison:
     """A comparison from a file that holds what `render_json` wrote.
 
     Raises:
-        ReportError: it cannot be read, is cut short, of another schema, or a field is missing or of another kind.
+        ReportError: it cannot be read, is cut short, of another schema, a field is missing or of another kind, or
+            its figures cannot be true (`document_checks`).
     """
     try:
         data = parse_json(path.read_bytes(), str(path))
@@ -50,7 +52,7 @@ def read_document(path: Path) -> Comparison:
     except OSError as exc:
         raise ReportError(f"{path}: a readable file is required. Received: {exc.strerror}.") from exc
     except RecordError as exc:
-        raise ReportError(str(exc), "Write it again: liteship report --format json") from exc
+        raise ReportError(f"{exc}.", "Write it again: liteship report --format json") from exc
 
 
 def comparison_from_json(data: Any, source: str) -> Comparison:
@@ -69,11 +71,13 @@ def comparison_from_json(data: Any, source: str) -> Comparison:
     job = data.get("job")
     if not isinstance(job, dict):
         raise RecordError(source, "job", "an object", str(job)[:60])
-    return Comparison(
+    comparison = Comparison(
         header=from_json(Header, {"target": data.get("target"), **job}, source, "job"),
         rows=_listed(Row, data, "rows", source),
         answers=_listed(Answers, data, "answers", source),
     )
+    check_comparison(comparison, source)
+    return comparison
 
 
 def _listed(cls: type[Any], data: dict[str, Any], name: str, source: str) -> tuple[Any, ...]:

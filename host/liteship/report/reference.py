@@ -143,7 +143,7 @@ def load_reference(path: Path) -> Reference:
         values = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as exc:
         raise UsageError(
-            f"{path}: a readable file of published figures is required. Received: {exc.strerror}.",
+            f"{path.resolve()}: a readable file of published figures is required. Received: {exc.strerror}.",
             "The one that comes with liteship is benchmarks/reference.toml; name a file, or call it from there.",
         ) from exc
     except (ValueError, RecursionError) as exc:

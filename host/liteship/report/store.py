@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from liteship.built_in import BUILT_IN
-from liteship.errors import DataError, ReportError
+from liteship.errors import DataError, ReportError, UsageError
 from liteship.manifests import read_manifest_of, study_folder
 from liteship.report.comparison import Comparison
 from liteship.report.document import SCHEMA_VERSION, comparison_from_json
@@ -86,10 +86,19 @@ def find_report(models: Path, reference: str, study: str | None = None, target: 
 
     Raises:
         DataError: there is no study.
+        UsageError: the reference is empty, or names another target than the one to look in.
         TargetError: no report is of that target, and targets.toml does not have it either.
         ReportError: there is no such report, or several.
     """
     before, colon, name = reference.rpartition(":")
+    if not name or (colon and not before):
+        raise UsageError(
+            f"The id of a report, its first digits, {LATEST} or TARGET:{LATEST} is required. "
+            f"Received: {reference or 'nothing'}.",
+            "All: liteship reports",
+        )
+    if colon and target not in (None, before):
+        raise UsageError(f"One target is required. Received: {reference} and --target {target}.")
     target = before if colon else target
     if target is not None:
         require_target(models, target)
@@ -114,6 +123,11 @@ def find_report(models: Path, reference: str, study: str | None = None, target: 
 
 def require_target(models: Path, name: str) -> None:
     """Raise TargetError for a target that has no report, is not built in and does not stand in the inventory."""
+    if "," in name:
+        raise UsageError(
+            f"--target: one target is required. Received: {name}.",
+            f"Several side by side: liteship compare {' '.join(f'{one}:{LATEST}' for one in name.split(',') if one)}",
+        )
     measured = {file.target for file in find_reports(models)}
     if name in measured or name in BUILT_IN:
         return
@@ -134,7 +148,7 @@ def read_report(file: ReportFile) -> tuple[Manifest, Report]:
         try:
             data = _parse(file.path)
         except RecordError as exc:
-            raise ReportError(str(exc), "Measure again.") from exc
+            raise ReportError(f"{exc}.", _hint_on_report(exc)) from exc
         return _decode(file, data)
 
 
@@ -156,7 +170,7 @@ def parse_thin(path: Path, parts: Iterable[str]) -> Any:
         # A report's strictness is that of parse_json; what is not kept need not have it.
         return parse_json(json.dumps(kept).encode(), str(path))
     except OSError as exc:
-        raise RecordError(str(path), "", "a readable file", exc.strerror or str(exc)) from exc
+        raise _unreadable(path, exc) from exc
     except (ValueError, RecursionError) as exc:
         raise RecordError(str(path), "", "a report", str(exc)) from exc
 
@@ -176,8 +190,7 @@ def load_comparison(models: Path, reference: str, study: str | None = None, targ
             if not _is_raw(data):
                 return comparison_from_json(data, str(path))
         except RecordError as exc:
-            again = f"liteship report --format json (schema {SCHEMA_VERSION})"
-            raise ReportError(str(exc), f"It may be of another version; write it again: {again}.") from exc
+            raise ReportError(f"{exc}.", _hint_on_document(exc)) from exc
         return build_comparison(*_decode(_in_its_study(path), data))
 
 
@@ -193,7 +206,7 @@ def find_report_file(models: Path, reference: str, study: str | None = None, tar
     try:
         data = parse_thin(path, ("rows", "blocks"))
     except RecordError as exc:
-        raise ReportError(str(exc), "Measure again.") from exc
+        raise ReportError(f"{exc}.", _hint_on_report(exc)) from exc
     if not _is_raw(data):
         raise ReportError(
             f"A raw report, models/<study>/reports/<target>/<job>.json, is required. Received: {path}, another file.",
@@ -226,6 +239,20 @@ def _in_its_study(path: Path) -> ReportFile:
     return ReportFile(path)
 
 
+def _hint_on_report(exc: RecordError) -> str:
+    return "" if isinstance(exc.__cause__, OSError) else "Measure again."
+
+
+def _hint_on_document(exc: RecordError) -> str:
+    """What to do about a document that cannot be used; nothing about one that is not there."""
+    if isinstance(exc.__cause__, OSError):
+        return ""
+    if exc.field == "schema_version":
+        again = f"liteship report --format json (schema {SCHEMA_VERSION})"
+        return f"It may be of another version; write it again: {again}."
+    return "Write it again: liteship report --format json."
+
+
 @contextmanager
 def _collection_paused() -> Iterator[None]:
     """No garbage collection while a report becomes objects, none of which is garbage: it takes a tenth of the time."""
@@ -242,7 +269,7 @@ def _decode(file: ReportFile, data: Any) -> tuple[Manifest, Report]:
     try:
         report = from_json(Report, data, str(file.path))
     except RecordError as exc:
-        raise ReportError(str(exc), "Measure again.") from exc
+        raise ReportError(f"{exc}.", _hint_on_report(exc)) from exc
     return _manifest(file, report), report
 
 
@@ -250,7 +277,12 @@ def _parse(path: Path) -> Any:
     try:
         return parse_json(path.read_bytes(), str(path))
     except OSError as exc:
-        raise RecordError(str(path), "", "a readable file", exc.strerror or str(exc)) from exc
+        raise _unreadable(path, exc) from exc
+
+
+def _unreadable(path: Path, exc: OSError) -> RecordError:
+    received = "no such file" if isinstance(exc, FileNotFoundError) else exc.strerror or str(exc)
+    return RecordError(str(path), "", "a readable file", received)
 
 
 def _manifest(file: ReportFile, report: Report) -> Manifest:

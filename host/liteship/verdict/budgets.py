@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liteship.errors import UsageError
+from liteship.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -116,7 +115,7 @@ def _check_range(name: str, value: Any, source: str) -> None:
     elif name == "prefer" and value not in PREFERENCES:
         raise BudgetError(
             f"{source}: one of {', '.join(PREFERENCES)} is required. Received: {_shown(value)}.",
-            _nearest(value, PREFERENCES),
+            did_you_mean(value, PREFERENCES),
         )
     if problem:
         raise BudgetError(f"{source}: {problem} is required. Received: {_shown(value)}.")
@@ -181,20 +180,12 @@ def _file_error(error: ErrorDetails, path: Path) -> BudgetError:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         known = ["schema_version", *(field.name for field in dataclasses.fields(Budgets))]
-        hint = _nearest(name, known) or f"Known keys: {', '.join(known)}."
+        hint = did_you_mean(name, known) or f"Known keys: {', '.join(known)}."
         return BudgetError(f"{path}: a known key is required. Received: {_shown(name)}.", hint)
     words = {float: "a number", int: "50 or 90", str: f"one of {', '.join(PREFERENCES)}", bool: "true or false"}
     required = "1" if name == "schema_version" else words[_kind(name)]
     received = "nothing" if error["type"] == "missing" else _shown(error["input"])
     return BudgetError(f"{path}: {name}: {required} is required. Received: {received}.")
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """The hint for a mistyped word, empty where nothing is near."""
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: object) -> str:
