@@ -117,7 +117,7 @@ def ask_camera(folder: Path) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(found.pid, YIELD_SIGNAL)
     for _ in range(round(_YIELD_SECONDS / _POLL_SECONDS)):
-        if holder(folder) != found:
+        if holder(folder) not in (found, Holder(STARTING)):  # nameless for an instant, while it gives the target up
             return
         time.sleep(_POLL_SECONDS)
     raise LockedError(
@@ -193,11 +193,18 @@ def _name(releases: Sequence[str]) -> str:
 
 
 def _acquire(folder: Path, name: str) -> Optional[TextIO]:
-    file = open(folder / _LOCK, "a+")  # noqa: SIM115 (open as long as the target is held)
-    # `holder` holds the lock for an instant when it looks, which must not refuse anybody.
+    file = hold(folder / _LOCK)
+    if file is not None:
+        _write_name(file, name)
+    return file
+
+
+def hold(path: Path) -> Optional[TextIO]:
+    """Hold a file until it is closed; null where another process does."""
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as it is held)
+    # Who looks for a holder holds the file for an instant, which must not refuse anybody.
     for _ in range(_ATTEMPTS):
         if _try(file):
-            _write_name(file, name)
             return file
         time.sleep(_POLL_SECONDS)
     file.close()

@@ -145,6 +145,11 @@ class Connection:
             raise lost(self.target.name, exc) from exc
 
     @property
+    def is_open(self) -> bool:
+        """False once the link is known to be lost, or was closed."""
+        return bool(self._transport.is_active())
+
+    @property
     def python(self) -> str:
         """The target's Python as a word for its shell."""
         return _quote_path(self.target.python)

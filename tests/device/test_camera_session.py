@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from liteship_agent.camera.reconnect import ReconnectingSource
 from liteship_agent.camera.rpicam import PiCameraSource
 from liteship_agent.errors import LockedError, ModelError
 from liteship_agent.release import InstalledRelease
+from liteship_agent.store.inventory import running_camera
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +174,38 @@ def test_full_disk_under_the_log_is_told_and_ends_nothing(folder, tmp_path):
         assert "No space left on device" in notice["message"]
         camera.until(lambda: camera.of("figures")[1:])
         assert camera.states() == ["running"]
+
+
+# --- told to hosts that look for it ---
+
+
+def test_camera_that_runs_by_itself_is_found_as_long_as_it_lives(folder):
+    with Running(folder, view="web", events=False) as camera:
+        port = camera.until(lambda: camera.of("camera"))[0]["port"]
+        wanted = {"pid": os.getpid(), "port": port, "source": "endless"}
+        assert running_camera(folder) == wanted
+        with lock.wanted(folder):
+            camera.wishes.yield_target()
+            camera.until_state("measuring")
+            assert running_camera(folder) == wanted, "its page is still there"
+            with Running(folder, view="web", events=False) as second:
+                second.until_state("measuring")
+                assert running_camera(folder) == wanted
+        camera.until_state("running")
+    assert running_camera(folder) is None
+    assert (folder / "camera.json").read_text() == ""
+
+
+@pytest.mark.parametrize("changes", [{"events": True}, {"token": "correct-horse"}, {"view": "none"}])
+def test_camera_that_is_somebody_s_own_is_not_told(folder, changes):
+    with Running(folder, **{"view": "web", "events": False, **changes}) as camera:
+        camera.until(lambda: camera.of("frame"))
+        assert running_camera(folder) is None
+
+
+def test_camera_that_was_killed_is_not_found(folder):
+    (folder / "camera.json").write_text('{"pid": 1, "port": 8800, "source": "endless"}')
+    assert running_camera(folder) is None
 
 
 # --- the page ---
@@ -354,9 +388,27 @@ def test_camera_gives_the_target_to_a_job_and_takes_it_back(folder):
         camera.until(lambda: camera.of("state")[-1]["reason"] == "job 20261122-090000-job runs")
         held.close()
         camera.until_state("running")
-        assert camera.source.opened == 2
+        camera.until(lambda: camera.source.opened == 2)
         camera.until(lambda: camera.session.health()["captured"] > captured)
     assert lock.holder(folder) is None
+
+
+def test_camera_that_somebody_takes_meanwhile_is_waited_for(folder):
+    inner = Endless()
+    with Running(folder, ReconnectingSource(inner), view="web") as camera:
+        camera.until(lambda: camera.of("frame"))
+        with lock.wanted(folder):
+            camera.wishes.yield_target()
+            camera.until_state("measuring")
+            inner.error = CameraBusyError("/dev/video0: a free camera is required. Received: one in use")
+        camera.until_state("reconnecting")
+        assert camera.of("state")[-1]["reason"] == str(inner.error)
+        assert lock.holder(folder) is not None
+        inner.error = None
+        camera.until_state("running")
+        captured = camera.session.health()["captured"]
+        camera.until(lambda: camera.session.health()["captured"] > captured)
+    assert camera.error is None
 
 
 def test_nothing_is_captured_while_a_job_measures(folder):

@@ -135,7 +135,7 @@ def test_path_with_everything_that_systemd_reads_is_escaped() -> None:
     escaped = "/home/pi/li té/100%%h $$HOME \\\"a\\\" 'b' c\\\\d;e"
     assert (
         f'ExecStart="/opt/my %%python/bin/python3" -I -S -B "{escaped}/current/liteship_agent.zip" '
-        f'camera --folder "{escaped}"'
+        f'camera --folder "{escaped}" --port 8800'
     ) in lines
     assert "WorkingDirectory=/home/pi/li té/100%%h $HOME \"a\" 'b' c\\d;e" in lines
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from liteship.camera import follow
+from liteship.camera import attach, follow
 from liteship.camera.follow import SILENT_SECONDS, START_SECONDS, Camera, CameraState
 from liteship.camera.log import FrameLog
 from liteship.camera.options import CameraOptions
@@ -92,6 +92,7 @@ class Board:
     def __init__(self) -> None:
         self.plays: list[list[Step]] = []
         self.current: str | None = RELEASE
+        self.alone: list[dict[str, Any] | None] = []
         self.commands: list[str] = []
         self.forwarded: list[tuple[int, int]] = []
         self.open_forwards = self.probes = 0
@@ -109,6 +110,7 @@ class Link:
 
     python = "python3"
     bytes_sent = 0
+    is_open = True
 
     def __init__(self, board: Board) -> None:
         self.board, self.events = board, 0
@@ -119,7 +121,8 @@ class Link:
 
     def probe(self) -> dict[str, Any]:
         self.board.probes += 1
-        return {"folder": "/home/pi/lite ship", "current": self.board.current}
+        alone = self.board.alone.pop(0) if self.board.alone else None
+        return {"folder": "/home/pi/lite ship", "current": self.board.current, "camera": alone}
 
     @contextmanager
     def forward(self, port: int, listener: Any) -> Iterator[None]:
@@ -175,6 +178,71 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+# --- a camera that runs there by itself ---
+
+ALONE = {"pid": 1234, "port": 8800, "source": "/dev/video0 (USB camera)"}
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], bool]]:
+    """What each look at its page does, and whether it answers."""
+    looks: list[Callable[[], bool]] = []
+    monkeypatch.setattr(attach, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(attach, "_answers", lambda port: looks.pop(0)())
+    return looks
+
+
+def stopped() -> bool:
+    press_ctrl_c()
+    return True
+
+
+def test_camera_of_the_service_is_shown_and_goes_on(board: Board, run: Run, looks: list[Callable[[], bool]]) -> None:
+    board.alone = [ALONE]
+    looks += [lambda: True, lambda: board.open_forwards == 1, stopped]
+    code, out, err = run()
+    assert code == 0
+    [(port, local)] = board.forwarded
+    assert (port, out) == (8800, f"http://127.0.0.1:{local}/\n")
+    assert err.splitlines() == [
+        "pi: a camera runs there by itself (/dev/video0 (USB camera)); Ctrl-C ends only the view of it",
+        "pi: the camera goes on",
+    ]
+    assert (board.commands, board.open_forwards) == ([], 0), "nothing was started there"
+
+
+def test_lost_view_of_it_is_dialled_again(
+    board: Board, run: Run, looks: list[Callable[[], bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "SILENT_SECONDS", -1.0)
+    board.alone = [ALONE, ALONE]
+    looks += [lambda: True, lambda: False, stopped]
+    code, out, err = run()
+    assert (code, out.count("http")) == (0, 1)
+    assert "trying again" in err
+    assert "the page is where it was" in err
+
+
+def test_one_that_ended_meanwhile_is_told(
+    board: Board, run: Run, looks: list[Callable[[], bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "SILENT_SECONDS", -1.0)
+    board.alone = [ALONE]
+    looks += [lambda: False]
+    code, _, err = run()
+    assert code == 5
+    assert "a running camera of the service is required. Received: none" in err
+    assert board.commands == [], "no other one is started in its place"
+
+
+@pytest.mark.parametrize("words", [("--source", "pattern"), ("--view", "terminal"), ("--json",)])
+def test_camera_that_is_asked_for_something_is_one_of_its_own(board: Board, run: Run, words: tuple[str, ...]) -> None:
+    board.alone = [ALONE]
+    board.plays = [[RemoteError("pi: a free target is required. Received: one that a camera holds", "", "locked")]]
+    assert run(*words)[0] == 5
+    assert len(board.commands) == 1
 
 
 # --- the way there ---

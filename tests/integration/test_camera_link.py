@@ -210,7 +210,7 @@ def test_link_that_is_cut_is_dialled_again_and_the_page_is_where_it_was(
 def test_link_that_freezes_is_dialled_again_though_the_old_camera_has_the_lock_for_a_while(
     target: Target, start: Callable[..., Running]
 ) -> None:
-    folder = install(target, silent_seconds=5.0)
+    folder = install(target, silent_seconds=8.0)
     with FaultProxy(target).running() as proxy:
         running = start(proxy.target, "--json", program=(sys.executable, "-c", SHORT_OF_PATIENCE))
         address = running.first_line("stderr")
@@ -249,6 +249,36 @@ def test_death_of_the_command_ends_the_camera(target: Target, start: Callable[..
     assert running_cameras(folder) == 1
     running.process.kill()
     eventually(lambda: running_cameras(folder) == 0)
+
+
+def test_camera_that_runs_by_itself_is_shown_and_left_running(target: Target, start: Callable[..., Running]) -> None:
+    folder = install(target)
+    program = """
+import http.server, pathlib, sys
+from liteship_agent.camera.announcement import announced
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"alone")
+server = http.server.HTTPServer(("127.0.0.1", 0), Page)
+with announced(pathlib.Path(sys.argv[1]), server.server_port, "pattern"):
+    print("there", flush=True)
+    server.serve_forever()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as alone:
+        try:
+            assert alone.stdout is not None
+            assert alone.stdout.readline() == b"there\n"
+            running = start(target)
+            assert fetch(running.first_line()) == b"alone"
+            code, _, err = running.interrupt()
+            assert (code, notes(folder), alone.poll()) == (0, [], None)
+        finally:
+            alone.kill()
+    assert "board: a camera runs there by itself (pattern); Ctrl-C ends only the view of it" in err
 
 
 def test_ctrl_c_does_not_reach_the_program_in_between(

@@ -11,6 +11,7 @@ import contextlib
 import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from liteship_agent.camera.announcement import announced
 from liteship_agent.camera.card import card_rows, measured_accuracy
 from liteship_agent.camera.choose import Choice
 from liteship_agent.camera.classifier import Classifier
@@ -25,7 +26,7 @@ from liteship_agent.camera.smoothing import Smoothing
 from liteship_agent.camera.start import default_threads
 from liteship_agent.camera.tally import FrameLog, Record, Swap, Tally
 from liteship_agent.camera.vitals import machine_fields, pipeline_fields
-from liteship_agent.camera.web.access import choose_token
+from liteship_agent.camera.web.access import choose_token, is_loopback
 from liteship_agent.camera.web.feed import Feed
 from liteship_agent.camera.web.picture import LivePicture
 from liteship_agent.camera.web.server import CameraServer, RefusedError, Shown
@@ -124,6 +125,8 @@ class Session:
         self._server = CameraServer(shown, options.host, options.port, choose_token(options.token, options.host))
         stack.callback(self._server.close)
         stack.callback(self._feed.close)
+        if not options.events and self._server.token is None and is_loopback(options.host):
+            stack.enter_context(announced(options.folder, self._server.port, self._source.name))
 
     def _begin(self, stack: contextlib.ExitStack) -> None:
         """Start everything that runs beside the main thread, and say that the page can be opened."""

@@ -7,10 +7,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Tuple
 
 from liteship_agent.store.events import StoreError
 
 AGENT = "current/liteship_agent.zip"
+CAMERA_PORT = 8800
+"""On 127.0.0.1: the same after each start, for whoever forwards it by hand."""
 RESTART_SECONDS = 10
 START_LIMIT_COUNT, START_LIMIT_SECONDS = 5, 600
 
@@ -24,12 +27,14 @@ class Unit:
         verb: Of the agent, which takes --folder.
         description: For `systemctl status`.
         may_end: Whether it has started well, too, when it ended at once because there was nothing to do.
+        options: Of the verb, after --folder.
     """
 
     what: str
     verb: str
     description: str
     may_end: bool = False
+    options: Tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,7 +46,7 @@ UNITS = {
     unit.what: unit
     for unit in (
         Unit("agent", "resume", "liteship agent: goes on with jobs that were interrupted", may_end=True),
-        Unit("camera", "camera", "liteship camera: classifies live frames"),
+        Unit("camera", "camera", "liteship camera: classifies live frames", options=("--port", str(CAMERA_PORT))),
     )
 }
 
@@ -67,7 +72,7 @@ def unit_text(unit: Unit, folder: Path, python: str) -> str:
     Raises:
         StoreError: systemd has no way to write one of the paths.
     """
-    words = ["-I", "-S", "-B", str(folder / AGENT), unit.verb, "--folder", str(folder)]
+    words = ["-I", "-S", "-B", str(folder / AGENT), unit.verb, "--folder", str(folder), *unit.options]
     command = " ".join([quote_program(python), *map(quote_word, words)])
     # A job's own worker that runs out of memory is a failed row of its report, not the end of the service.
     return f"""\

@@ -118,6 +118,20 @@ def lock_holder(folder: Path) -> Optional[str]:
     return None
 
 
+def running_camera(folder: Path) -> Optional[Event]:
+    """The camera that runs there by itself and has a page: its `pid`, `port` and `source`; None without one."""
+    try:
+        with open(folder / "camera.json", encoding="utf-8", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # its process lives
+                told = _parsed(file.read())
+                return told if isinstance(told, dict) and isinstance(told.get("port"), int) else None
+    except FileNotFoundError:
+        pass
+    return None
+
+
 def job_release(folder: Path, job_id: str) -> Optional[str]:
     """Id of the release that a job measures, or None where there is no such job."""
     if os.sep in job_id:

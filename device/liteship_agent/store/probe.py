@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from liteship_agent.store.events import Event, serve
-from liteship_agent.store.inventory import absolute, inventory
+from liteship_agent.store.inventory import absolute, inventory, running_camera
 from liteship_agent.store.machine import machine
 
 
@@ -24,4 +24,5 @@ def probe(folder: Path) -> Event:
         "free_bytes": shutil.disk_usage(existing).free,
         "folder": str(folder),
         **inventory(folder),
+        "camera": running_camera(folder),
     }

@@ -15,13 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from urllib.parse import quote
 
 from liteship.camera.log import Event, FrameLog
 from liteship.camera.options import CameraOptions
 from liteship.camera.summary import Run, Summary, summarize
 from liteship.errors import LinkError, LostLinkError
-from liteship.link.forward import ADDRESS, ForwardingError
+from liteship.link.forward import ForwardingError, page_address
 from liteship.link.waiting import lost
 from liteship.programs import release_command
 from liteship.remote import Connection
@@ -184,7 +183,7 @@ class Camera:
             self.state.camera, self.state.state, self.state.reason = event, "running", ""
             if self._listener is not None and event.get("port"):
                 self._lead_here(connection, event["port"], self._listener, forwards)
-                self.state.address = _address(self._listener, event.get("token"))
+                self.state.address = page_address(self._listener, event.get("token"))
         elif kind == "state":
             self.state.state, self.state.reason = event["state"], event.get("reason") or ""
         elif self._runs:
@@ -233,11 +232,6 @@ class Camera:
                 f"Deploy again: liteship deploy --target {name}",
             )
         return error
-
-
-def _address(listener: socket.socket, token: str | None) -> str:
-    query = f"?token={quote(token, safe='')}" if token else ""
-    return f"http://{ADDRESS}:{listener.getsockname()[1]}/{query}"
 
 
 @contextmanager

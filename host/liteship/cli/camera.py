@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from liteship.built_in import LOOPBACK
+from liteship.camera.attach import has_ended, show_running
 from liteship.camera.follow import Camera, CameraState
 from liteship.camera.log import Event, FrameLog
 from liteship.camera.options import CameraOptions
@@ -108,7 +110,8 @@ def camera_command(
     """Run the deployed model of a target on live frames, and look at it here: a page, or the terminal.
 
     Ctrl-C ends it there and prints the summary; that is exit code 0. A lost link is dialled again, and the page keeps
-    its address; exit code 5 when it stays lost.
+    its address; exit code 5 when it stays lost. Without options for the camera, one that runs as a service is shown;
+    Ctrl-C then ends only the view of it.
     """
     check_options(target, None)
     if open_browser and view is not View.web:
@@ -139,23 +142,37 @@ def camera_command(
         listener = stack.enter_context(listen(port)) if view is View.web else None
         frame_log = stack.enter_context(FrameLog(log)) if log else None
         page = _Page(target, say, as_json, open_browser)
+        is_plain = options == CameraOptions(view="web") and study is None and not as_json
+        visitor = _Visitor(target, listener, page, say) if listener is not None and is_plain else None
         shown = stack.enter_context(_view(view, say))
 
         def watch(state: CameraState, event: Event) -> None:
-            page(state, event)
+            if event["event"] == "camera" and state.address is not None:
+                page.tell(state.address)
             shown(state, event)
 
         camera = Camera(target, options, watch, listener, frame_log)
-        _follow(camera, target, study, say, partial(_finish, camera, stack, as_json))
+        _follow(camera, target, study, say, visitor, partial(_finish, camera, stack, as_json))
 
 
-def _follow(camera: Camera, target: str, study: str | None, say: Reporter, finish: Callable[[], None]) -> None:
-    """Follow the camera to its end, and tell what it did, whatever ended it."""
+def _follow(
+    camera: Camera,
+    target: str,
+    study: str | None,
+    say: Reporter,
+    visitor: _Visitor | None,
+    finish: Callable[[], None],
+) -> None:
+    """Follow the camera to its end, and tell what it did, whatever ended it; or visit one that runs there."""
     is_wanted = study is not None
 
     def act(connection: Connection) -> None:
         nonlocal is_wanted
-        active = None if is_wanted else _active(connection)
+        probe = connection.probe() if not is_wanted else {}
+        if visitor is not None and visitor.is_welcome(probe, camera.has_begun):
+            visitor.visit(connection, probe["camera"])
+            return
+        active = (probe["folder"], probe["current"]) if probe.get("current") else None
         if active is None:
             runtimes = split_runtimes(connection.target.runtime)
             done = deploy(connection, *open_study(study), runtimes, runtime_cache(), say)
@@ -173,13 +190,8 @@ def _follow(camera: Camera, target: str, study: str | None, say: Reporter, finis
             raise
         say.say(f"{target}: not waited for the end of the camera, which follows that of the link")
         raise typer.Exit(LinkError.exit_code) from exc
-    finish()
-
-
-def _active(connection: Connection) -> tuple[str, str] | None:
-    """The liteship folder of a target and its active release, None where there is none."""
-    probe = connection.probe()
-    return (probe["folder"], probe["current"]) if probe["current"] else None
+    if visitor is None or not visitor.was_there:
+        finish()
 
 
 def _finish(camera: Camera, stack: ExitStack, as_json: bool) -> None:
@@ -213,19 +225,53 @@ class _Page:
         self._target, self._say, self._as_json, self._open_browser = target, say, as_json, open_browser
         self._told: str | None = None
 
-    def __call__(self, state: CameraState, event: Event) -> None:
-        if event["event"] != "camera" or state.address is None:
-            return
-        if state.address == self._told:
+    def tell(self, address: str) -> None:
+        """Tell it, or that the page is where it was."""
+        if address == self._told:
             self._say.say(f"{self._target}: connected again; the page is where it was")
             return
-        self._told = state.address
+        self._told = address
         if self._as_json:
-            self._say.say(state.address)
+            self._say.say(address)
         else:
-            typer.echo(state.address)
-        if self._open_browser and not webbrowser.open(state.address):
+            typer.echo(address)
+        if self._open_browser and not webbrowser.open(address):
             self._say.say("no browser was found here; open the address yourself")
+
+
+class _Visitor:
+    """Shows the page of a camera that runs on the target by itself.
+
+    Args:
+        target: Its name.
+        listener: Of the page here.
+        page: Tells the address.
+        say: Lines on stderr.
+    """
+
+    def __init__(self, target: str, listener: socket.socket, page: _Page, say: Reporter) -> None:
+        self._target, self._listener, self._page, self._say = target, listener, page, say
+        self.was_there = False
+
+    def is_welcome(self, probe: Mapping[str, Any], has_own: bool) -> bool:
+        """Whether there is a camera to visit; never beside a camera of one's own.
+
+        Raises:
+            LostLinkError: it was there before, and may come back.
+        """
+        if self.was_there and not probe.get("camera"):
+            raise has_ended(self._target)
+        return not has_own and bool(probe.get("camera"))
+
+    def visit(self, connection: Connection, camera: Mapping[str, Any]) -> None:
+        """Show its page until Ctrl-C."""
+        if not self.was_there:
+            self._say.say(
+                f"{self._target}: a camera runs there by itself ({camera['source']}); Ctrl-C ends only the view of it"
+            )
+        self.was_there = True
+        show_running(connection, camera, self._listener, self._page.tell)
+        self._say.say(f"{self._target}: the camera goes on")
 
 
 def _checked(option: str, text: str | None, pattern: str, required: str) -> str | None:

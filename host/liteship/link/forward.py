@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from urllib.parse import quote
 
 import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
@@ -52,6 +53,12 @@ def listen(port: int = 0) -> socket.socket:
         raise UsageError(
             f"A free port of {ADDRESS} is required. Received: {port} ({reason}).", "0 takes any free one."
         ) from exc
+
+
+def page_address(listener: socket.socket, token: str | None = None) -> str:
+    """Of a web page that is led to a listening socket, with the token that it requires."""
+    query = f"?token={quote(token, safe='')}" if token else ""
+    return f"http://{ADDRESS}:{listener.getsockname()[1]}/{query}"
 
 
 class Forward:
