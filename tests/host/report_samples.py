@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from liteship.report.summary import ratio_to
+from liteship.stats import early_stopping_p90, p90
 from liteship_agent.job import Case, Job, Tier
 from liteship_agent.manifest import (
     Calibration,
@@ -195,13 +197,13 @@ def make_blocks(job: Job, medians_ns: Sequence[int], step_ns: int = 10_000, **ch
 
 
 def make_summary(job: Job, blocks: Sequence[Block], case_index: int, **changes: Any) -> Summary:
-    """Figures of one case: medians of its blocks, with intervals of one percent on either side."""
+    """Figures of one case: those of its blocks, with intervals of one percent on either side."""
     own = [block for block in blocks if block.case_index == case_index]
     latencies = [latency for block in own for latency in block.latencies_ns]
     middle = statistics.median(latencies)
-    first = [latency for block in blocks if block.case_index == 0 for latency in block.latencies_ns]
-    ratio = None if not first else middle / statistics.median(first)
-    enough = len(latencies) >= 64
+    by_round = [{b.round_index: b for b in blocks if b.case_index == index} for index in (0, case_index)]
+    ratio = 1.0 if case_index == 0 else ratio_to(*by_round)[0]
+    high = p90(latencies)
     fields: dict[str, Any] = {
         "case_index": case_index,
         "validity": VALID,
@@ -213,10 +215,10 @@ def make_summary(job: Job, blocks: Sequence[Block], case_index: int, **changes: 
         "median_ns": middle,
         "median_low_ns": 0.99 * middle,
         "median_high_ns": 1.01 * middle,
-        "p90_ns": 1.05 * middle if enough else None,
-        "p90_low_ns": 1.04 * middle if enough else None,
-        "p90_high_ns": 1.06 * middle if enough else None,
-        "p90_bound_ns": 1.10 * middle if enough else None,
+        "p90_ns": high,
+        "p90_low_ns": None if high is None else 0.99 * high,
+        "p90_high_ns": None if high is None else 1.01 * high,
+        "p90_bound_ns": early_stopping_p90(latencies),
         "end_to_end_median_ns": middle + 1_000_000,
         "ratio": ratio,
         "ratio_low": None if ratio is None else ratio if case_index == 0 else 0.99 * ratio,

@@ -344,7 +344,8 @@ def test_report_is_shown_against_a_file_in_every_form(run: Any) -> None:
 def test_missing_file_other_form_and_document_are_refused(run: Any, tmp_path: Path) -> None:
     code, out, err = run("report", "--against", "reference")
     assert (code, out) == (2, "")
-    assert err.startswith("error: benchmarks/reference.toml: a readable file of published figures is required.")
+    where = tmp_path / "benchmarks/reference.toml"
+    assert err.startswith(f"error: {where}: a readable file of published figures is required.")
     assert run("report", "--against", "figures.toml", "--format", "csv")[0] == 2
     (file,) = find_reports(tmp_path / "models")
     (tmp_path / "kept.json").write_text(render_json(build_comparison(*read_report(file))))

@@ -15,7 +15,7 @@ from liteship.report.comparison import Row
 from liteship.verdict.budgets import Budgets
 from liteship.verdict.choice_text import choice_json, print_choice
 from liteship.verdict.choose import choose
-from liteship.verdict.shipping import verdict_markdown, verdict_sentences
+from liteship.verdict.shipping import default_budgets, verdict_markdown, verdict_sentences
 
 STATUSES = (
     "valid",
@@ -443,6 +443,18 @@ def test_the_verdict_without_budgets_takes_the_studys_own_allowance():
         "none-none, the only row that can be trusted and loses no more than 0.1 points"
         in (verdict_sentences(make_comparison(BASELINE, (fast, range(22))))[0])
     )
+
+
+@pytest.mark.parametrize("prefer", [None, "size"])
+def test_without_a_budget_the_default_of_the_verdict_is_asked(prefer):
+    wrong = make_row("none-int8", 0.5, size_bytes=1)
+    comparison = make_comparison(BASELINE, (wrong, range(60)))
+    asked = default_budgets(comparison, Budgets(prefer=prefer))
+    assert asked == Budgets(max_drop=0.02, prefer=prefer)
+    out = io.StringIO()
+    print_choice(choose(comparison, asked), Console(file=out, width=120), by_default=True)
+    assert "no budget, so that the default holds; asked: loss of accuracy at most 2 points" in out.getvalue()
+    assert "Ship none-none" in out.getvalue()
 
 
 def test_the_verdict_without_a_winner_is_one_sentence():

@@ -3,19 +3,31 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import FAILURE_REASON, REFUSED_REASON, make_job, make_manifest, make_report, make_summary
+from report_samples import (
+    FAILURE_REASON,
+    IMAGE_COUNT,
+    REFUSED_REASON,
+    make_job,
+    make_manifest,
+    make_report,
+    make_summary,
+    sha,
+)
 from rich.cells import cell_len
 from rich.console import Console
 
 from liteship.cli import app as cli
 from liteship.report.history import PastReport, past_reports, render_past
+from liteship.report.rows import build_comparison
 from liteship.report.store import find_reports
+from liteship_agent.manifest import Parity
 from liteship_agent.records import write_record
 from liteship_agent.report import UNKNOWN, UNSTABLE, FailedBlock, Report
 
@@ -83,10 +95,36 @@ def test_line_tells_what_was_measured_where_and_with_what_success(models: Path) 
         tier="rapid",
         forced=False,
         runtimes=("ai-edge-litert==2.3.0",),
-        rows={"valid": 1, "throttle unknown": 1, "unstable": 1, "failed": 1, "refused": 1},
+        rows={"valid": 1, "throttle unknown": 1, "unstable": 1, "failed": 2, "refused": 1},
         best_variant="magnitude50-none",
         best_median_ns=report.summaries[2].median_ns,
     )
+
+
+def test_statuses_are_those_of_the_table_and_who_cannot_win_is_never_the_fastest(models: Path) -> None:
+    manifest = make_manifest()
+    parity = Parity(269, 271, IMAGE_COUNT, 0.41, 0.02, False)
+    entries = tuple(
+        replace(entry, parity=parity) if entry.variant == "magnitude50-none" else entry for entry in manifest.entries
+    )
+    manifest = replace(manifest, entries=entries)
+    write_record(manifest, models / "pets/manifest.json")
+    report = make_report(manifest)
+    golden = tuple(
+        replace(scores, golden_difference=1.0) if scores.artefact == sha("none-none") else scores
+        for scores in report.accuracy[:3]
+    )
+    report = replace(report, job=replace(report.job, job_id=FIRST), accuracy=golden)
+    write_record(report, models / f"pets/reports/pi/{FIRST}.json")
+    table = [row.status.partition(":")[0] for row in build_comparison(manifest, report).rows]
+    assert only(models).rows == Counter(table)
+    assert only(models).rows["parity failed"] == only(models).rows["golden failed"] == 1
+    assert only(models).best_variant == "none-int8"
+
+
+def test_nothing_is_the_fastest_on_an_emulated_machine(models: Path) -> None:
+    keep(models, FIRST, target="emulated")
+    assert (only(models).best_variant, only(models).best_median_ns) == (None, None)
 
 
 def test_unstable_row_is_never_the_fastest(models: Path) -> None:
@@ -94,7 +132,7 @@ def test_unstable_row_is_never_the_fastest(models: Path) -> None:
     unstable = tuple(replace(summary, validity=UNSTABLE) for summary in report.summaries)
     keep(models, FIRST, summaries=unstable)
     assert (only(models).best_variant, only(models).best_median_ns) == (None, None)
-    assert only(models).rows == {"unstable": 4, "refused": 1}
+    assert only(models).rows == {"unstable": 4, "failed": 1, "refused": 1}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +188,7 @@ def test_list_is_one_json_object(models: Path, run: Run) -> None:
     found = json.loads(out)
     assert (code, found["older"]) == (0, 1)
     (line,) = found["reports"]
-    assert (line["job_id"], line["rows"]) == (SECOND, {"valid": 4, "refused": 1})
+    assert (line["job_id"], line["rows"]) == (SECOND, {"valid": 4, "failed": 1, "refused": 1})
 
 
 def test_list_without_reports_tells_how_to_measure(models: Path, run: Run) -> None:

@@ -109,7 +109,7 @@ def test_a_comparison_without_its_raw_report_cannot_become_a_page(run, report, t
         (["--format", "csv", "--output", "new/a.csv"], "--output: a folder that exists is required. Received: new."),
         (["--format", "png", "--output", "new/png"], "--output: a folder that exists is required. Received: new."),
         (["--format", "htm"], "Received: htm. Did you mean html?"),
-        (["--against", "reference"], f"{Path('benchmarks/reference.toml')}: a readable file of published figures"),
+        (["--against", "reference"], "benchmarks/reference.toml: a readable file of published figures"),
         (["--format", "png", "--output", "note"], "--output: a place that can be written to is required."),
         (["--output", "page.html"], "--output: --format markdown, csv, json, html or png is required."),
         (["--open"], "--open: --format html is required. Received: terminal."),

@@ -115,6 +115,19 @@ def test_choose_works_on_a_document_alone(run, write):
     assert "Ship none-none" in out
 
 
+def test_choose_without_a_budget_or_with_an_empty_file_asks_for_the_default(run, write, folder):
+    comparison = make_comparison((make_row(), range(20)), (make_row("none-int8", 1.0), range(60)))
+    name = write("kept", comparison)
+    (folder / "budgets.toml").write_text("schema_version = 1\n")
+    for options in ((), ("--budgets", "budgets.toml"), ("--prefer", "latency")):
+        code, out, _ = run("choose", "--job", name, *options)
+        assert code == 0
+        assert "Ship none-none" in out
+        assert "no budget, so that the default holds" in out
+    assert json.loads(run("choose", "--job", name, "--json")[1])["budgets_by_default"] is True
+    assert "Ship none-int8" in run("choose", "--job", name, "--max-drop", "1")[1]
+
+
 def test_choose_takes_budgets_from_a_file(run, write, folder):
     (folder / "budgets.toml").write_text("schema_version = 1\nmax_latency_ms = 1\npercentile = 50\n")
     assert run("choose", "--job", write("kept", one()), "--budgets", "budgets.toml")[0] == 4

@@ -21,6 +21,7 @@ from liteship.report.store import load_comparison
 from liteship.verdict.budgets import Budgets, join_budgets
 from liteship.verdict.choice_text import choice_json, print_choice
 from liteship.verdict.choose import choose
+from liteship.verdict.shipping import default_budgets
 
 
 def choose_command(
@@ -77,6 +78,8 @@ def choose_command(
     Point estimates decide; a bound or interval that reaches over a budget, and
     ties, are named. A row that is unstable, refused, failed, or failed its
     parity or golden outputs never wins, and none of an emulated machine.
+    Without any budget it is asked for what "What to ship" of a table is: no
+    more loss of accuracy than the study's parity allows (else 2 points).
 
     Exit code 4: nothing keeps to every budget.
     """
@@ -92,10 +95,12 @@ def choose_command(
         certain=certain or None,
     )
     joined = join_budgets(asked, budgets)
-    choice = choose(load_comparison(MODELS, job, study, target), joined)
+    comparison = load_comparison(MODELS, job, study, target)
+    by_default = not joined.limits()
+    choice = choose(comparison, default_budgets(comparison, joined) if by_default else joined)
     if as_json:
-        print_json(choice_json(choice))
+        print_json(choice_json(choice, by_default=by_default))
     else:
-        print_choice(choice, plain_console())
+        print_choice(choice, plain_console(), by_default=by_default)
     if choice.winner is None:
         raise typer.Exit(GateError.exit_code)

@@ -8,12 +8,13 @@ summaries must be those of the blocks.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from liteship.errors import ReportError
-from liteship.report.summary import case_validity, counting_blocks
-from liteship.stats import median
+from liteship.report.summary import case_validity, counting_blocks, ratio_to
+from liteship.stats import early_stopping_p90, median, p90
 from liteship_agent.job import Job
 from liteship_agent.manifest import Manifest, ValidationImage
 from liteship_agent.report import REPEATED, UNKNOWN, UNSTABLE, VALID, VOID, Block, Report, Scores, Summary
@@ -58,16 +59,20 @@ def check_figures(report: Report) -> None:
     Raises:
         ReportError: a figure is another one, not above 0, or outside its interval.
     """
+    baseline = counting_blocks(report, 0)
     for summary in report.summaries:
-        blocks = list(counting_blocks(report, summary.case_index).values())
+        counting = counting_blocks(report, summary.case_index)
+        blocks = list(counting.values())
         measured = sum(block.case_index == summary.case_index for block in report.blocks)
-        latencies = [latency for block in blocks for latency in block.latencies_ns]
+        latencies = sorted(latency for block in blocks for latency in block.latencies_ns)
         expected = {
             "blocks": len(blocks),
             "repeated": measured - len(blocks),
             "void": sum(block.validity == VOID for block in blocks),
             "queries": len(latencies),
             "median_ns": median(latencies),
+            "p90_ns": p90(latencies),
+            "p90_bound_ns": early_stopping_p90(latencies),
             "validity": case_validity(blocks, measured),
         }
         for name, value in expected.items():
@@ -75,7 +80,19 @@ def check_figures(report: Report) -> None:
                 raise _failure(
                     f"A summary of case {summary.case_index} with {name} {value}, as its blocks say, is", found
                 )
+        _check_ratio(summary, counting, baseline)
         _check_intervals(summary)
+
+
+def _check_ratio(summary: Summary, blocks: Mapping[int, Block], baseline: Mapping[int, Block]) -> None:
+    """The ratio to the first case is that of the rounds that have both."""
+    expected = 1.0 if summary.case_index == 0 else ratio_to(baseline, blocks)[0]
+    found = summary.ratio
+    agrees = found is None if expected is None else found is not None and math.isclose(found, expected)
+    if not agrees:
+        raise _failure(
+            f"A summary of case {summary.case_index} with ratio {expected}, as its blocks say, is", summary.ratio
+        )
 
 
 def _check_intervals(summary: Summary) -> None:

@@ -19,20 +19,22 @@ from rich.text import Text
 from liteship.built_in import EMULATED
 from liteship.errors import LiteshipError
 from liteship.manifests import read_manifest_of
+from liteship.report.names import Name
 from liteship.report.rows import job_date
 from liteship.report.store import ReportFile, parse_thin
 from liteship.report.table import bare_table
 from liteship.report.text import MISSING, milliseconds, plain
 from liteship_agent.errors import RecordError
-from liteship_agent.job import Job
-from liteship_agent.manifest import Manifest
+from liteship_agent.job import Case, Job
+from liteship_agent.manifest import Manifest, ManifestEntry
 from liteship_agent.records import from_json
-from liteship_agent.report import UNKNOWN, UNSTABLE, FailedBlock, Refused, Report, Summary
+from liteship_agent.report import REPEATED, UNKNOWN, VALID, FailedBlock, Refused, Report, Scores, Summary
 
 _NARROW_COLUMNS = 80
 _UNLIMITED = 10_000
 _TIME_DIGITS = len("20261122-101500")
 _WORDS = {UNKNOWN: "throttle unknown"}
+_CAN_WIN = (VALID, REPEATED, "throttle unknown")
 _DAMAGED = "damaged"
 
 
@@ -49,8 +51,8 @@ class PastReport:
         tier: How long each case was timed.
         forced: Whether the preflight could be overridden.
         runtimes: Such as `ai-edge-litert==2.3.0`.
-        rows: How many cases are valid, repeated, unstable, throttle unknown, failed or refused.
-        best_variant, best_median_ns: The fastest of those that are not unstable.
+        rows: How many cases have which status, by the words of the table: "valid", "parity failed", "refused" ...
+        best_variant, best_median_ns: The fastest of those that can be shipped; None on an emulated machine.
         problem: Why it cannot be read; None where it can.
     """
 
@@ -79,6 +81,7 @@ class _Head:
     manifest_sha256: str
     environment: Mapping[str, Any]
     failed: tuple[FailedBlock, ...]
+    accuracy: tuple[Scores, ...]
     refused: tuple[Refused, ...]
     summaries: tuple[Summary, ...]
 
@@ -117,16 +120,19 @@ def _filled(line: PastReport, head: _Head, manifest: Manifest) -> PastReport:
         RecordError: a summary is of no case of the job.
     """
     job, failed = head.job, {block.case_index for block in head.failed}
-    counts = Counter({"failed": len(failed), "refused": len(head.refused)})
+    known = {case.artefact for case in job.cases} | {refused.artefact for refused in head.refused}
+    not_run = sum(entry.sha256 not in known for entry in manifest.entries)
+    counts = Counter({"failed": len(failed) + len(manifest.failures), "refused": len(head.refused), "not run": not_run})
     timed: list[tuple[float, str]] = []
     for summary in head.summaries:
         if not 0 <= summary.case_index < len(job.cases):
             raise RecordError(line.path, "summaries", "a case of the job", str(summary.case_index))
         if summary.case_index in failed:
             continue
-        counts[_WORDS.get(summary.validity, summary.validity)] += 1
         entry = manifest.entry(job.cases[summary.case_index].artefact)
-        if summary.validity != UNSTABLE and entry is not None:
+        word = _status_word(summary, job.cases[summary.case_index], entry, head.accuracy)
+        counts[word] += 1
+        if word in _CAN_WIN and entry is not None and line.target != EMULATED:
             timed.append((summary.median_ns, entry.variant))
     best_median_ns, best_variant = min(timed, default=(None, None))
     board = head.environment.get("board_model") or head.environment.get("cpu_model")
@@ -140,6 +146,18 @@ def _filled(line: PastReport, head: _Head, manifest: Manifest) -> PastReport:
         best_variant=best_variant,
         best_median_ns=best_median_ns,
     )
+
+
+def _status_word(summary: Summary, case: Case, entry: ManifestEntry | None, accuracy: Sequence[Scores]) -> str:
+    """What the table says of a case that was timed, without the reason."""
+    scores = next((own for own in accuracy if (own.artefact, own.runtime) == (case.artefact, case.runtime)), None)
+    if scores is None:
+        return "failed"
+    if entry is not None and entry.parity is not None and not entry.parity.passed:
+        return "parity failed"
+    if scores.golden_difference > scores.golden_tolerance:
+        return "golden failed"
+    return _WORDS.get(summary.validity, summary.validity)
 
 
 def render_past(lines: Sequence[PastReport], console: Console) -> None:
@@ -173,15 +191,15 @@ def _narrow_table(lines: Sequence[PastReport]) -> Table:
     table = bare_table()
     table.add_column("id\ndate", no_wrap=True)
     for title in ("study\ntarget\nboard", "rows\ntier", "runtime", "fastest"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title)
     table.add_column("median\nms", justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
             _cell(line.job_id[:digits], line.date or ""),
-            _cell(line.study, line.target, line.board or ""),
-            _cell(*_counts(line), _tier(line) or ""),
-            _cell(*(_runtimes(line) or [MISSING])),
-            _cell(line.best_variant),
+            Name(_stacked(line.study, line.target, line.board or "")),
+            Name(_stacked(*_counts(line), _tier(line) or "")),
+            Name(_stacked(*(_runtimes(line) or [MISSING]))),
+            Name(_stacked(line.best_variant)),
             _median(line),
         )
     return table
@@ -197,8 +215,12 @@ def _telling_digits(job_ids: Sequence[str]) -> int:
 
 
 def _cell(*parts: str | None) -> Text:
+    return Text(_stacked(*parts))
+
+
+def _stacked(*parts: str | None) -> str:
     """Parts under each other; the empty ones are left out."""
-    return Text("\n".join(MISSING if part is None else plain(part) for part in parts if part != ""))
+    return "\n".join(MISSING if part is None else plain(part) for part in parts if part != "")
 
 
 def _tier(line: PastReport) -> str | None:
@@ -216,4 +238,4 @@ def _runtimes(line: PastReport) -> list[str]:
 
 
 def _median(line: PastReport) -> Text:
-    return Text(milliseconds(line.best_median_ns), style="bright_black" if line.target == EMULATED else "")
+    return Text(milliseconds(line.best_median_ns))

@@ -39,7 +39,7 @@ def _summary(report: Report, case_index: int, baseline: Mapping[int, Block]) -> 
     latencies = sorted(latency for block in blocks for latency in block.latencies_ns)
     end_to_end = sorted(latency for block in blocks for latency in block.end_to_end_ns)
     of_median, of_p90 = _intervals(blocks)
-    ratio, ratio_low, ratio_high = (1.0, 1.0, 1.0) if case_index == 0 else _ratio(counting, baseline)
+    ratio, ratio_low, ratio_high = (1.0, 1.0, 1.0) if case_index == 0 else ratio_to(baseline, counting)
     return Summary(
         case_index=case_index,
         validity=case_validity(blocks, len(measured)),
@@ -80,8 +80,8 @@ def case_validity(counting: Sequence[Block], measured: int) -> str:
     return REPEATED if measured > len(counting) else VALID
 
 
-def _ratio(
-    blocks: Mapping[int, Block], baseline: Mapping[int, Block]
+def ratio_to(
+    baseline: Mapping[int, Block], blocks: Mapping[int, Block]
 ) -> tuple[float | None, float | None, float | None]:
     """From the rounds that timed both undisturbed; a figure without an interval where there are none of these."""
     common = sorted(blocks.keys() & baseline.keys())

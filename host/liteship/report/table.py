@@ -23,6 +23,7 @@ from rich.text import Text
 from liteship.built_in import CAPTIONS, EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.markdown import escape_markdown, markdown_row
+from liteship.report.names import Name
 from liteship.report.sections import (
     Section,
     against_section,
@@ -227,7 +228,7 @@ def _narrow_table(rows: Iterable[_Cells], times: str, latency_style: str) -> Tab
     )
     for row in rows:
         table.add_row(
-            Text("\n".join([row.variant, *row.settings.values()])),
+            Name("\n".join([row.variant, *row.settings.values()])),
             row.sparsity,
             _stacked(row.size, row.gzip),
             _stacked(row.accuracy, row.interval, row.host_accuracy),
@@ -266,7 +267,7 @@ def _section_table(section: Section) -> Table:
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for name, *figures in section.lines:
-        table.add_row(Text(name), *figures)
+        table.add_row(Name(name), *figures)
     return table
 
 

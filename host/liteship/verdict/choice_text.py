@@ -26,10 +26,17 @@ _ROW_FIELDS = (
 )
 
 
-def print_choice(choice: Choice, console: Console) -> None:
-    """Winner, runner-up, ties and caveats; then why each other row lost. Nothing is cut in 80 columns."""
+def print_choice(choice: Choice, console: Console, *, by_default: bool = False) -> None:
+    """Winner, runner-up, ties and caveats; then why each other row lost. Nothing is cut in 80 columns.
+
+    Args:
+        choice: The verdict.
+        console: Where to.
+        by_default: Whether nothing was asked, and the budgets are those of "What to ship".
+    """
     console.print(Text(heading(choice.header), style="dim"))
-    console.print(Text(budgets_sentence(choice.budgets), style="dim"))
+    default = "no budget, so that the default holds; " * by_default
+    console.print(Text(f"{default}{budgets_sentence(choice.budgets)}", style="dim"))
     console.print()
     console.print(Text(winner_sentence(choice), style="bold green" if choice.winner else "bold red"))
     facts, others = _grid(), _grid()
@@ -84,8 +91,10 @@ def heading(header: Header) -> str:
     return plain(" · ".join(parts))
 
 
-def choice_json(choice: Choice) -> dict[str, Any]:
-    """The verdict as an object: budgets, winner, runner_up, ties, lost with reasons, caveats, nearest, obstacle."""
+def choice_json(choice: Choice, *, by_default: bool = False) -> dict[str, Any]:
+    """The verdict as an object: budgets, and whether they are the default; winner, runner_up, ties, lost with reasons,
+    caveats, nearest, obstacle.
+    """
     header = choice.header
     return {
         "schema_version": SCHEMA_VERSION,
@@ -95,6 +104,7 @@ def choice_json(choice: Choice) -> dict[str, Any]:
         "job": header.job_id,
         "date": header.date,
         "budgets": asdict(choice.budgets),
+        "budgets_by_default": by_default,
         "preferred": choice.budgets.preferred,
         "winner": _row(choice.winner_name, choice.winner),
         "runner_up": _row(choice.runner_up_name, choice.runner_up),

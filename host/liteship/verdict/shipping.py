@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.text import Text
 
@@ -29,14 +31,22 @@ def verdict_sentences(comparison: Comparison) -> tuple[str, ...]:
     Raises:
         ReportError: the answers of a row do not fit their number of images.
     """
-    allowed = next(
-        (row.parity_max_drop_ratio for row in comparison.rows if row.parity_max_drop_ratio is not None), None
-    )
-    drop = _MAX_DROP_RATIO if allowed is None else allowed
-    choice = choose(comparison, Budgets(max_drop=drop, prefer="latency"))
+    budgets = default_budgets(comparison, Budgets(prefer="latency"))
+    choice = choose(comparison, budgets)
     if choice.winner is None:
         return (winner_sentence(choice),)
-    return _sentences(choice, choice.winner, drop)
+    return _sentences(choice, choice.winner, budgets.max_drop or 0.0)
+
+
+def default_budgets(comparison: Comparison, budgets: Budgets) -> Budgets:
+    """What is asked where nothing is: as little loss of accuracy as the study's parity allows a conversion.
+
+    Args:
+        comparison: Of one job.
+        budgets: Without a limit; what decides remains.
+    """
+    allowed = (row.parity_max_drop_ratio for row in comparison.rows if row.parity_max_drop_ratio is not None)
+    return replace(budgets, max_drop=next(allowed, _MAX_DROP_RATIO))
 
 
 def print_verdict(comparison: Comparison, console: Console) -> None:
