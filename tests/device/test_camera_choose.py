@@ -84,6 +84,17 @@ def test_unknown_names_are_told_with_those_that_there_are(release, variant, runt
         choose(release, variant, runtime)
 
 
+def test_variant_whose_file_was_not_sent_is_none_of_the_release(tmp_path):
+    release = add_release(tmp_path / "board", {**ARTEFACTS, "none-int8": replace(good_artefact("int8"), sent=False)})
+    assert choose(release, None, None).variants == ("none-none", "magnitude50-none")
+
+
+def test_current_is_looked_up_once(release):
+    found = current(release.folder)
+    add_release(release.folder, {"none-none": other_model(2)})
+    assert found.release_id == release.release_id
+
+
 def test_folder_without_a_release_is_told(tmp_path):
     with pytest.raises(StoreError, match="an active release is required"):
         current(tmp_path)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Optional, Tuple
 
 import numpy as np
 
-from liteship_agent.errors import ModelError, StoreError
+from liteship_agent.errors import ModelError
 from liteship_agent.manifest import InputContract, ManifestEntry, OutputContract
 from liteship_agent.postprocess import to_scores
 from liteship_agent.preprocess import preprocess
-from liteship_agent.release import InstalledRelease, artefact_path
+from liteship_agent.release import InstalledRelease
 from liteship_agent.runtime import Model
-from liteship_agent.store.inventory import current_release
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,19 @@ class Classifier:
         return self.scores(self.invoke(self.prepare(pixels)))
 
 
-def load_classifier(release: InstalledRelease, variant: Optional[str], threads: int) -> Classifier:
+def load_classifier(release: InstalledRelease, variant: str, threads: int) -> Classifier:
     """Load an artefact and run it once, so that one that does not work is found before it is shown to anybody.
 
     Args:
         release: Where it is; its runtime must be on this process's path.
-        variant: Null for the smallest one that passed its parity check.
+        variant: One that `choose` gave.
         threads: Of the interpreter, >= 1.
     Raises:
-        StoreError: the release has no such variant.
         RecordError: the manifest or the file's bytes are not those of the release.
         ModelError: the runtime cannot load or run it.
     """
     manifest = release.manifest()
-    entry = _chosen(release, manifest.entries, variant)
+    entry = next(one for one in manifest.entries if one.variant == variant)
     model = Model(release.artefact(entry), threads, entry.variant)
     return tried(
         Classifier(model, entry.input, entry.output, manifest.labels, entry.variant, release.release_id, entry)
@@ -101,30 +98,3 @@ def tried(classifier: Classifier) -> Classifier:
     """
     classifier.classify(np.zeros((classifier.input.height, classifier.input.width, 3), np.uint8))
     return classifier
-
-
-def _chosen(release: InstalledRelease, entries: Tuple[ManifestEntry, ...], variant: Optional[str]) -> ManifestEntry:
-    there = {one.path for one in release.record().files}
-    entries = tuple(entry for entry in entries if artefact_path(entry.variant) in there)
-    if variant is None:
-        fit = [entry for entry in entries if entry.parity is None or entry.parity.passed]
-        if fit:
-            return min(fit, key=lambda entry: entry.size_bytes)
-    for entry in entries:
-        if entry.variant == variant:
-            return entry
-    names = ", ".join(entry.variant for entry in entries) or "none"
-    wanted = f"a variant of release {release.release_id}" + ("" if variant else " that passed its parity check")
-    raise StoreError(f"{wanted} is required ({names}). Received: {variant or 'none'}")
-
-
-def deployed_release(folder: Path) -> InstalledRelease:
-    """The release that `current` points to, looked up once: a deploy during the loading changes nothing.
-
-    Raises:
-        StoreError: nothing is deployed.
-    """
-    release_id = current_release(folder)
-    if release_id is None:
-        raise StoreError(f"{folder}: a deployed release is required. Received: none; run `liteship deploy`")
-    return InstalledRelease(folder, release_id)

@@ -47,8 +47,8 @@ class ModelLoader:
         if self.runtime not in names:
             raise StoreError(
                 f"release {release.release_id} with runtime {self.runtime} is required. "
-                f"Received: one with {', '.join(sorted(names))}, which needs a new process; end the camera and start it "
-                "again, or systemctl --user restart liteship-camera where it is the service"
+                f"Received: one with {', '.join(sorted(names))}; start the camera again to use it, where it is the "
+                "service with systemctl --user restart liteship-camera"
             )
         choice = choose(release, self.variant, self.runtime, preferred)
         error: Optional[ModelError] = None
