@@ -81,6 +81,67 @@ def test_typing_filters_and_says_how_many_rows_are_left(open_page):
     assert len(variants(page)) == 6
 
 
+def test_a_filter_that_matches_nothing_says_so_and_can_be_cleared(open_page):
+    page = open_page().page
+    table = page.locator("#comparison")
+
+    page.get_by_label("failed").uncheck()
+    page.get_by_role("searchbox").fill("no such name")
+    assert not table.is_visible()
+    assert page.get_by_text("No row has this name").is_visible()
+    page.get_by_role("button", name="Show all rows").click()
+
+    assert len(variants(page)) == 6
+    assert page.get_by_label("failed").is_checked()
+    assert not page.get_by_text("No row has this name").is_visible()
+    assert page.locator("#shown").inner_text() == "6 of 6 rows"
+
+
+def test_the_table_fits_a_desktop(open_page):
+    page = open_page().page
+
+    assert page.locator("#rows").evaluate("s => s.scrollWidth <= s.clientWidth")
+
+
+def test_a_phone_shows_variant_accuracy_and_median_first_and_keeps_the_variant(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}).page
+    heads = page.locator("#comparison thead th")
+
+    assert [text.split()[0] for text in heads.all_inner_texts()[:3]] == ["variant", "accuracy", "median"]
+    edge = page.locator("#rows").evaluate("s => s.getBoundingClientRect().right")
+    assert heads.nth(2).evaluate("h => h.getBoundingClientRect().right") <= edge
+    page.locator("#rows").evaluate("s => { s.scrollLeft = 500; }")
+    first = page.locator("#comparison tbody th").first
+    assert first.evaluate("h => h.getBoundingClientRect().left") >= 0
+
+
+def test_a_phone_names_every_row_of_a_chart_in_full(open_page):
+    opened = open_page(viewport={"width": 390, "height": 844})
+    opened.draw_all()
+
+    for name in ("sizes", "latencies", "blocks", "filters-filter50"):
+        labels = opened.page.locator(f"[data-chart={name}] .role-axis-label text").all_text_contents()
+        words = [label for label in labels if any(letter.isalpha() for letter in label)]
+        assert len(words) >= 3
+        assert len(set(words)) == len(words)
+        assert not [word for word in words if "…" in word]
+    assert opened.page.locator("[data-chart='filters-filter50'] svg").text_content().count("8/12") == 3
+    letters = opened.page.locator("[data-chart=trade-off] .role-mark text").all_text_contents()
+    assert "none-int8" in letters
+
+
+def test_a_void_block_is_seen_on_a_phone(open_page):
+    opened = open_page(viewport={"width": 390, "height": 844})
+    opened.draw_all()
+
+    widths = opened.page.locator("[data-chart=blocks] .mark-rect.role-mark path").evaluate_all(
+        "all => all.map(p => p.getBoundingClientRect().width + parseFloat(p.getAttribute('stroke-width')))"
+    )
+
+    assert max(widths) >= 3
+    assert min(widths) >= 1
+
+
 def test_a_status_can_be_hidden(open_page):
     page = open_page().page
 
@@ -96,7 +157,7 @@ def test_a_mark_under_the_mouse_shows_its_figures(open_page):
     plot = opened.page.locator("[data-chart=trade-off]")
     plot.scroll_into_view_if_needed()
 
-    plot.locator(".mark-symbol.role-mark path").first.hover(force=True)
+    plot.locator(".mark-symbol.role-mark path").last.hover(force=True)
 
     tip = opened.page.locator("#vg-tooltip-element.visible")
     tip.wait_for()

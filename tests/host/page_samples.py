@@ -101,7 +101,7 @@ def make_source(folder: Path, labels: Sequence[str] = ("dog", "cat"), **changes:
     """All that a page is made from; changes are those of the report."""
     manifest = make_study(folder, labels)
     report = make_timed_report(manifest, **changes)
-    verdict = ("Ship none-int8: 1.20 ms.", "Its accuracy ties with none-none.")
+    verdict = ("Ship none-int8, the fastest of 4 rows: 1.20 ms.", "Its accuracy ties with none-none.")
     return Source(manifest, report, build_comparison(manifest, report), folder, verdict)
 
 

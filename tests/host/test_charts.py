@@ -9,20 +9,21 @@ from page_samples import make_source, make_study, make_timed_report
 from report_samples import make_entry, make_manifest, make_report
 
 from liteship.report.accuracy import Answers
-from liteship.report.charts.chart import complete, is_spread
+from liteship.report.charts.chart import NARROW, complete, draw_svg, is_spread, shortened
 from liteship.report.charts.colors import DARK, LIGHT, SERIES, resolve
 from liteship.report.charts.confusion import MOST_LABELS, confusion_section
 from liteship.report.charts.gallery import build_sections
 from liteship.report.charts.latencies import SHOWN_VALUES, latencies_section, thinned
 from liteship.report.charts.layers import layers_section
 from liteship.report.charts.sizes import sizes_section
-from liteship.report.charts.standing import DOMINATED, FRONT, standings, status_word
+from liteship.report.charts.standing import DOMINATED, FRONT, shipped_row, standings, status_word
 from liteship.report.charts.timeline import timeline_section
 from liteship.report.charts.trade_off import trade_off_section
 from liteship.report.charts.training import training_section
 from liteship.report.comparison import Row
 from liteship.report.rows import build_comparison
 from liteship.stats import percentile
+from liteship.verdict.shipping import verdict_sentences
 from liteship_agent.manifest import LayerSparsity
 
 
@@ -99,15 +100,82 @@ def test_rejected_rows_are_points_of_their_own_and_missing_ones_are_named(tmp_pa
     assert section.sentences == ("Without a point: gone, refused: FULLY_CONNECTED 12.",)
 
 
-def test_labels_stand_at_points_and_never_on_each_other(tmp_path):
-    crowd = [row(f"variant-{at}", 1e6 + at, 0.9 + 0.0001 * at) for at in range(7)]
-    rows = (*crowd, row("far", 2e6, 0.99))
+def test_every_point_has_its_name_or_a_number_with_a_key_at_both_widths(tmp_path):
+    crowd = [row(f"variant-{at}", 2e6 + at, 0.9 - 0.0001 * at) for at in range(12)]
+    rows = (*crowd, row("far", 1e6, 0.99))
     chart = trade_off_section(replace(make_source(tmp_path).comparison, rows=rows)).charts[0]
 
-    labeled = [value for value in chart.spec["datasets"]["rows"] if "label" in value]
+    for spec in (chart.spec, chart.spec["usermeta"][NARROW]):
+        values = spec["datasets"]["rows"]
+        assert len(values) == 13
+        assert [value["label"] for value in values if value["variant"] == "far"] == ["far"]
+        numbered = [value for value in values if value["label"] != value["variant"]]
+        assert len(numbered) >= 8
+        assert [value["key"] for value in numbered] == [
+            f"{number}  {value['variant']}" for number, value in enumerate(numbered, start=1)
+        ]
 
-    assert [value["label"] for value in labeled if value["variant"] == "far"] == ["far"]
-    assert 2 <= len(labeled) <= 5
+
+def test_the_row_that_is_shipped_is_ringed_and_named(tmp_path):
+    rows = (row("none-none", 2e6, 0.9), row("none-int8", 1e6, 0.89))
+    comparison = replace(make_source(tmp_path).comparison, rows=rows)
+
+    section = trade_off_section(comparison, rows[1])
+
+    values = section.charts[0].spec["datasets"]["rows"]
+    assert [(value["label"], value["shipped"]) for value in values] == [
+        ("none-int8: ship this", True),
+        ("none-none", False),
+    ]
+    assert "Ringed: the row that the verdict ships." in section.sentences
+    assert draw_svg(section.charts[0]).count("none-int8: ship this") == 2, "the letters and their halo"
+
+
+def test_the_marked_row_is_the_one_that_the_verdict_names(tmp_path):
+    comparison = make_source(tmp_path).comparison
+    sentences = verdict_sentences(comparison)
+
+    found = shipped_row(comparison.rows, sentences)
+
+    assert found is not None
+    assert sentences[0].startswith(f"Ship {found.variant}, ")
+    assert shipped_row(comparison.rows, ()) is None
+    assert shipped_row(comparison.rows, ("Nothing can win: no latency can be trusted.",)) is None
+
+
+def test_a_name_that_begins_with_another_is_not_mistaken_for_it():
+    rows = [row("a", 1e6, 0.9), row("a, b", 1e6, 0.9), row("ab", 1e6, 0.9)]
+
+    assert shipped_row(rows, ("Ship a, b, the fastest of 3 rows.",)) is rows[1]
+
+
+def test_names_lose_their_middle_and_stay_apart():
+    names = ["magnitude50-per-channel-dynamic", "magnitude50-per-channel-float16"]
+
+    short = [shortened(name, 20) for name in names]
+
+    assert short == ["magnitude…el-dynamic", "magnitude…el-float16"]
+    assert shortened("none-int8", 20) == "none-int8"
+
+
+def test_charts_of_rows_have_labels_above_their_marks_on_a_phone(tmp_path):
+    source = make_source(tmp_path)
+    sections = build_sections(source.manifest, source.report, source.comparison, source.study)
+
+    charts = {chart.name: chart.spec for section in sections for chart in section.charts}
+
+    for name in ("sizes", "latencies", "blocks", "filters-filter50"):
+        narrow = charts[name]["usermeta"][NARROW]
+        assert narrow["height"] > charts[name]["height"]
+        assert narrow["config"]["axisY"]["labelAlign"] == "left"
+
+
+def test_void_blocks_are_drawn_last_and_three_pixels_wide(tmp_path):
+    source = make_source(tmp_path)
+    (chart,) = [c for c in timeline_section(source.report, source.comparison).charts if c.name == "blocks"]
+
+    assert chart.spec["datasets"]["blocks"][-1]["fate"] == "void"
+    assert chart.spec["encoding"]["strokeWidth"]["condition"]["value"] == 3
 
 
 def test_raw_values_are_thinned_by_rank_with_both_ends():

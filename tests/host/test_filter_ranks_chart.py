@@ -81,6 +81,14 @@ def test_svg_names_the_layers():
     assert "Conv &quot;1&quot;/&lt;relu&gt;" in text or 'Conv "1"/&lt;relu&gt;' in text
 
 
+def test_the_axis_ends_at_all_filters_and_labels_say_how_many_were_kept():
+    text = draw_svg(filter_ranks_chart([*FEW, rank("block_13_expand_with_a_very_long_name_indeed", 1.0, True)]))
+
+    assert ">100%<" in text
+    assert ">Conv1  2/4<" in text.replace("\u00a0", " ")
+    assert "block_13_expa…ng_name_indeed  1/1" in text
+
+
 def test_a_study_has_a_chart_for_each_pruned_model_and_says_which_file_is_damaged(tmp_path):
     write_ranks(FEW, tmp_path / "keras/filter50-ranks.csv")
     (tmp_path / "keras/filter75-ranks.csv").write_text("layer,index\nConv1,0\n")

@@ -138,8 +138,8 @@ def test_every_cell_of_the_table_has_what_it_is_sorted_by(source):
     table = comparison_table(source.comparison)
 
     first = table.lines[0]
-    assert first.cells[1].order == 8_808_040
-    assert first.cells[1].text == "8.40"
+    assert first.cells[2].order == 8_808_040
+    assert first.cells[2].text == "8.40"
     missing = next(line for line in table.lines if line.variant == "magnitude75-int8")
     assert all(cell.order is None for cell in missing.cells)
     assert missing.status == "failed"
@@ -154,8 +154,51 @@ def test_settings_that_vary_are_columns(tmp_path):
 
     table = comparison_table(replace(build_comparison(manifest, report), rows=rows))
 
-    assert [column.title for column in table.columns[:2]] == ["threads", "CPUs"]
-    assert [line.cells[0].order for line in table.lines] == [1, 4, 1]
+    assert [column.title for column in table.columns[:4]] == ["accuracy", "median", "threads", "CPUs"]
+    assert [line.cells[2].order for line in table.lines] == [1, 4, 1]
+
+
+def test_every_column_has_its_figure(source):
+    table = comparison_table(source.comparison)
+
+    row, line = source.comparison.rows[1], table.lines[1]
+    orders = {column.title: cell.order for column, cell in zip(table.columns, line.cells, strict=True)}
+    assert orders == {
+        "accuracy": row.target_accuracy_ratio,
+        "median": row.median_ns,
+        "size": row.size_bytes,
+        "× float": row.ratio_to_baseline,
+        "p90": row.p90_ns,
+        "p90 bound": row.p90_bound_ns,
+        "gzip": row.gzip_bytes,
+        "sparsity": row.achieved_sparsity,
+        "on host": row.host_accuracy_ratio,
+        "mult-adds": row.multiply_adds,
+    }
+
+
+def test_a_row_that_fails_twice_is_found_under_both_words(source):
+    rows = source.comparison.rows
+    worse = replace(rows[0], status="parity failed: it drops", validity="unstable")
+    rows = (worse, replace(rows[1], status="unstable", validity="unstable"), *rows[2:])
+    comparison = replace(source.comparison, rows=rows)
+
+    table = comparison_table(comparison)
+
+    assert [line.statuses for line in table.lines[:2]] == [("parity failed", "unstable"), ("unstable",)]
+    assert table.statuses.count("unstable") == 1
+    page = render_page(replace(source, comparison=comparison), lambda: VEGA)
+    assert '<tr data-statuses="parity failed|unstable">' in page
+
+
+def test_the_row_that_the_verdict_names_is_marked_in_table_and_chart(source):
+    page = render_page(source, lambda: VEGA)
+
+    assert page.count(">ship this</span>") == 1
+    assert '<bdi>none-int8</bdi> <span class="chip ship">ship this</span>' in page
+    assert page.count('"label":"none-int8: ship this"') == 1
+    without = render_page(replace(source, verdict=("Nothing can win: every row is unstable.",)), lambda: VEGA)
+    assert "ship this" not in without
 
 
 def test_an_emulated_machine_has_no_front_and_grey_latencies(tmp_path):

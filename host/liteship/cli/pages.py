@@ -44,10 +44,13 @@ def write_pictures(file: ReportFile, output: Path | None) -> None:
     """
     from liteship.report.charts.chart import draw_png
     from liteship.report.charts.gallery import build_sections
+    from liteship.report.charts.standing import shipped_row
 
     folder = output or file.path.with_suffix("")
     manifest, report = read_report(file)
-    for section in build_sections(manifest, report, build_comparison(manifest, report), file.study):
+    comparison = build_comparison(manifest, report)
+    winner = shipped_row(comparison.rows, verdict_sentences(comparison))
+    for section in build_sections(manifest, report, comparison, file.study, winner):
         for chart in section.charts:
             if chart.spec:
                 write_output(folder / f"{chart.name}.png", draw_png(chart))

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 DRAWN_WIDTH = 760
 MOST_WIDTH = "most_width"
 """Where a specification's `usermeta` says beyond what width in pixels it is not to be drawn."""
+NARROW = "narrow"
+"""Where `usermeta` says what takes the place of parts of the specification on a phone; its `config` is added."""
+
+NARROW_BAND_RATIO = 0.45
+"""Of the height of a row on a phone; its label stands above."""
 
 _SCALE = 2
 _ROW_HEIGHT = 24
+_NARROW_ROW_HEIGHT = 40
+_NARROW_LABEL_OFFSET = -17
+_NARROW_LABEL_PIXELS = 300
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,41 @@ def to_spec(chart: altair.TopLevelMixin, **datasets: Sequence[Mapping[str, Any]]
 def band_height(count: int) -> int:
     """Height in pixels of a chart with so many rows."""
     return _ROW_HEIGHT * max(count, 1)
+
+
+def with_labels_above(spec: Mapping[str, Any], count: int, **narrow: Any) -> dict[str, Any]:
+    """A chart of rows that has, on a phone, the label of a row above its mark: beside it there is no room for names.
+
+    Args:
+        spec: Whose y axis has the labels, one in the middle of each row.
+        count: Number of rows.
+        narrow: More that takes the place of parts of it on a phone.
+    """
+    space = 1 - NARROW_BAND_RATIO
+    config = {
+        "axisY": {
+            "labelAlign": "left",
+            "labelLimit": _NARROW_LABEL_PIXELS,
+            "labelOffset": _NARROW_LABEL_OFFSET,
+            "labelPadding": 0,
+        },
+        "scale": {
+            "barBandPaddingInner": space,
+            "rectBandPaddingInner": space,
+            "bandWithNestedOffsetPaddingInner": space,
+            "bandWithNestedOffsetPaddingOuter": space / 2,
+        },
+    }
+    height = _NARROW_ROW_HEIGHT * max(count, 1)
+    return {**spec, "usermeta": {NARROW: {"height": height, "config": config, **narrow}}}
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many letters: names differ at their ends, so the middle is left out."""
+    if len(text) <= most:
+        return text
+    first = (most - 1) // 2
+    return f"{text[:first]}…{text[first + 1 - most :]}"
 
 
 def is_spread(values: Sequence[float]) -> bool:

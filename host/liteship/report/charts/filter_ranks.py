@@ -10,15 +10,27 @@ from typing import Any
 
 from liteship.errors import UsageError
 from liteship.filter_ranks import FilterRank, read_ranks
-from liteship.report.charts.chart import Chart, Section, Table, named, to_spec
+from liteship.report.charts.chart import (
+    NARROW_BAND_RATIO,
+    Chart,
+    Section,
+    Table,
+    named,
+    shortened,
+    to_spec,
+    with_labels_above,
+)
 from liteship.report.text import plain
 
 _COLORS = {"kept": "@blue", "removed": "@orange"}
 _ROW_HEIGHT = 18
+_STRIP_RATIO = 0.8  # of the height of a row
+_MOST_LETTERS = 28
 _SENTENCE = (
     "Dark: the score of a filter as a share of the largest of its layer. Beside the layer: filters kept, of all."
 )
 _MOST_STEPS = 64
+_QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 
 
 def filter_ranks_section(study: Path) -> Section:
@@ -85,7 +97,10 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
     import altair
 
     steps = [step for row, group in enumerate(layers.values()) for step in _strip(group, row)]
-    labels = [f"{plain(name)}  {sum(rank.kept for rank in group):,}/{len(group):,}" for name, group in layers.items()]
+    labels = [
+        f"{shortened(plain(name), _MOST_LETTERS)}  {sum(rank.kept for rank in group):,}/{len(group):,}"
+        for name, group in layers.items()
+    ]
     axis = altair.Axis(
         title=None,
         values=[row + 0.5 for row in range(len(layers))],
@@ -100,7 +115,7 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
             "left:Q",
             title="filters by score, smallest first",
             scale=altair.Scale(domain=[0, 1]),
-            axis=altair.Axis(format="%", grid=False),
+            axis=altair.Axis(format="%", grid=False, values=_QUARTERS, labelOverlap=False, labelFlush=True),
         ),
         x2=altair.X2("right"),
         y=altair.Y(
@@ -124,7 +139,14 @@ def _spec(layers: dict[str, list[FilterRank]]) -> dict[str, Any]:
         strips.mark_rect(opacity=0.3).encode(y2=altair.Y2("bottom")),
         strips.mark_rect().encode(y=altair.Y("height:Q", axis=axis), y2=altair.Y2("bottom")),
     ]
-    return to_spec(altair.LayerChart(layer=layered, height=max(_ROW_HEIGHT * len(layers), 40)), steps=steps)
+    spec = to_spec(altair.LayerChart(layer=layered, height=max(_ROW_HEIGHT * len(layers), 40)), steps=steps)
+    return with_labels_above(spec, len(layers), transform=[_lower(end) for end in ("top", "bottom", "height")])
+
+
+def _lower(end: str) -> dict[str, str]:
+    """Strips of less height around the same middle."""
+    middle = f"(floor(datum.{end}) + 0.5)"
+    return {"calculate": f"{middle} + (datum.{end} - {middle}) * {NARROW_BAND_RATIO / _STRIP_RATIO}", "as": end}
 
 
 def _strip(group: Sequence[FilterRank], row: int) -> list[dict[str, Any]]:
@@ -133,7 +155,7 @@ def _strip(group: Sequence[FilterRank], row: int) -> list[dict[str, Any]]:
     largest = ordered[-1].score or 1.0
     steps = min(len(ordered), _MOST_STEPS)
     bounds = [step * len(ordered) // steps for step in range(steps + 1)]
-    top, bottom = row + 0.1, row + 0.9
+    top, bottom = row + 0.5 - _STRIP_RATIO / 2, row + 0.5 + _STRIP_RATIO / 2
     rectangles = []
     for first, last in itertools.pairwise(bounds):
         mean = sum(rank.score for rank in ordered[first:last]) / (last - first)

@@ -13,12 +13,14 @@ from liteship.report.charts.sizes import sizes_section
 from liteship.report.charts.timeline import timeline_section
 from liteship.report.charts.trade_off import trade_off_section
 from liteship.report.charts.training import training_section
-from liteship.report.comparison import Comparison
+from liteship.report.comparison import Comparison, Row
 from liteship_agent.manifest import Manifest
 from liteship_agent.report import Report
 
 
-def build_sections(manifest: Manifest, report: Report, comparison: Comparison, study: Path) -> tuple[Section, ...]:
+def build_sections(
+    manifest: Manifest, report: Report, comparison: Comparison, study: Path, winner: Row | None = None
+) -> tuple[Section, ...]:
     """The sections of a report; one that has no chart says why.
 
     Args:
@@ -26,9 +28,10 @@ def build_sections(manifest: Manifest, report: Report, comparison: Comparison, s
         report: Of the job.
         comparison: Made from both.
         study: Folder of the study, for what training kept.
+        winner: The row that the verdict ships, None where it names none.
     """
     return (
-        trade_off_section(comparison),
+        trade_off_section(comparison, winner),
         sizes_section(comparison),
         latencies_section(comparison, report),
         timeline_section(report, comparison),

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from liteship.built_in import EMULATED
-from liteship.report.charts.chart import Chart, Section, Table, band_height, latency_scale, named, to_spec
+from liteship.report.charts.chart import (
+    Chart,
+    Section,
+    Table,
+    band_height,
+    latency_scale,
+    named,
+    to_spec,
+    with_labels_above,
+)
 from liteship.report.comparison import Comparison, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.summary import counting_blocks
@@ -127,4 +136,5 @@ def _spec(of_rows: Sequence[tuple[str, list[int]]], boxes: Sequence[Sequence[int
         base.mark_tick(color="@ink", thickness=2, size=_BOX_PIXELS).encode(x=x("median")),
         base.mark_tick(color="@orange", thickness=2, size=_BAR_PIXELS).encode(x=x("p90")),
     ]
-    return to_spec(altair.LayerChart(layer=layers, height=band_height(len(names))), values=dots, boxes=drawn)
+    spec = to_spec(altair.LayerChart(layer=layers, height=band_height(len(names))), values=dots, boxes=drawn)
+    return with_labels_above(spec, len(names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec
+from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec, with_labels_above
 from liteship.report.comparison import Comparison
 from liteship.report.text import percent, plain
 from liteship_agent.manifest import Manifest, ManifestEntry
@@ -53,6 +53,7 @@ def _chart(entries: list[ManifestEntry]) -> Chart:
             x=altair.X(
                 "layer:O",
                 title="weight tensor, in graph order",
+                scale=altair.Scale(paddingInner=0, paddingOuter=0),
                 axis=altair.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=6),
             ),
             y=altair.Y("variant:N", title=None, sort=None, scale=altair.Scale(domain=names)),
@@ -75,7 +76,7 @@ def _chart(entries: list[ManifestEntry]) -> Chart:
         name="layers",
         title="Sparsity by layer",
         summary=f"Share of zeros in each weight tensor of {len(names)} files, counted in the files.",
-        spec=to_spec(chart, tensors=values),
+        spec=with_labels_above(to_spec(chart, tensors=values), len(names)),
         table=Table(
             ("variant", "tensor", "weights", "zeros"),
             tuple(

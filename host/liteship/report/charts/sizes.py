@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec
+from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec, with_labels_above
 from liteship.report.comparison import Comparison, Row
 from liteship.report.text import mebibytes_and_bytes, percent, plain
 
@@ -82,4 +82,4 @@ def _spec(rows: Sequence[Row]) -> dict[str, Any]:
     marks.data = named("points")
     layers = [rules.encode(x=altair.X("gzip:Q", title="MiB", scale=scale), x2=altair.X2("file")), marks]
     chart = altair.LayerChart(layer=layers, height=band_height(len(rows)))
-    return to_spec(chart, files=values, points=points)
+    return with_labels_above(to_spec(chart, files=values, points=points), len(rows))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from liteship.built_in import EMULATED
 from liteship.report.comparison import Row
+from liteship.report.sentences import row_name, varying_settings
 from liteship_agent.report import REPEATED, UNSTABLE, VALID
 
 FRONT, DOMINATED = "Pareto front", "dominated"
@@ -62,6 +63,21 @@ def standings(rows: Sequence[Row], target: str) -> tuple[str, ...]:
         word if word not in _ELIGIBLE else DOMINATED if _is_dominated(row, eligible) else FRONT
         for row, word in zip(rows, words, strict=True)
     )
+
+
+def shipped_row(rows: Sequence[Row], verdict: Sequence[str]) -> Row | None:
+    """The row that a verdict ships, so that what is marked is what the sentence says; None where it ships none.
+
+    Args:
+        rows: All of a comparison.
+        verdict: Sentences of `verdict.shipping`; the first begins "Ship NAME, " where there is a winner.
+    """
+    varying = varying_settings(rows)
+    # A name may begin with another one and a comma.
+    for row in sorted(rows, key=lambda row: -len(row_name(row, varying))):
+        if verdict and verdict[0].startswith(f"Ship {row_name(row, varying)}, "):
+            return row
+    return None
 
 
 def _is_dominated(row: Row, others: Sequence[Row]) -> bool:

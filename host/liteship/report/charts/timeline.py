@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec
+from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec, with_labels_above
 from liteship.report.comparison import Comparison
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import count, milliseconds, plain
@@ -15,6 +15,7 @@ from liteship_agent.report import UNKNOWN, VALID, VOID, Block, Report
 MOST_SAMPLES = 900
 _SENSOR_HEIGHT = 150
 _BAR_PIXELS = 14
+_LEAST_PIXELS, _LEAST_VOID_PIXELS = 1, 3  # a block of a long job is narrower than a pixel
 _REPEATED = "valid, repeated"
 _UNKNOWN = "throttle unknown"
 _FATES = {VALID: "@blue", _REPEATED: "@teal", _UNKNOWN: "@slate", VOID: "@red"}
@@ -149,6 +150,7 @@ def _sensor_chart(
     end = max(block["to"] for block in blocks)
     values = [sample["value"] for sample in samples]
     marked = [block for block in blocks if block["fate"] in (VOID, _REPEATED)]
+    fate = _fate_color([block["fate"] for block in marked])
     line = altair.Chart(named("samples")).encode(
         x=altair.X("at:Q", title="minutes", scale=_minutes(max(end, samples[-1]["at"]))),
         y=altair.Y("value:Q", title=sensor.unit, scale=_around(values)),
@@ -157,13 +159,9 @@ def _sensor_chart(
             altair.Tooltip("value:Q", title=sensor.unit, format=",.1f"),
         ],
     )
-    bands = altair.Chart(named("marked")).mark_rect(opacity=0.25)
+    bands = altair.Chart(named("marked")).mark_rect(opacity=0.3, strokeWidth=_LEAST_PIXELS)
     layers = [
-        *(
-            [bands.encode(x=altair.X("from:Q"), x2=altair.X2("to"), color=_fate_color([b["fate"] for b in marked]))]
-            if marked
-            else []
-        ),
+        *([bands.encode(x=altair.X("from:Q"), x2=altair.X2("to"), color=fate, stroke=fate)] if marked else []),
         line.mark_line(color="@blue", strokeWidth=1.5),
         line.mark_point(color="@blue", filled=True, size=14, opacity=0.9),
     ]
@@ -193,6 +191,9 @@ def _sensor_table(
 def _blocks_chart(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Chart:
     import altair
 
+    # Void blocks are drawn last and at least so wide that they are seen.
+    drawn = sorted(blocks, key=lambda block: block["fate"] == VOID)
+    is_void = altair.datum.fate == VOID
     chart = (
         altair.Chart(named("blocks"))
         .mark_bar(size=_BAR_PIXELS)
@@ -201,6 +202,8 @@ def _blocks_chart(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
             x2=altair.X2("to"),
             y=altair.Y("variant:N", title=None, sort=None, scale=altair.Scale(domain=list(names))),
             color=_fate_color([block["fate"] for block in blocks]),
+            stroke=_fate_color([block["fate"] for block in blocks]),
+            strokeWidth=altair.condition(is_void, altair.value(_LEAST_VOID_PIXELS), altair.value(_LEAST_PIXELS)),
             tooltip=[
                 altair.Tooltip("variant:N"),
                 altair.Tooltip("round:O"),
@@ -215,7 +218,7 @@ def _blocks_chart(blocks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         name="blocks",
         title="Blocks",
         summary=f"When each of {count(len(blocks), 'block')} was timed, and whether it counts.",
-        spec=to_spec(chart, blocks=blocks),
+        spec=with_labels_above(to_spec(chart, blocks=drawn), len(names)),
         table=Table(
             ("variant", "round", "attempt", "from minute", "to minute", "block", "reasons"),
             tuple(

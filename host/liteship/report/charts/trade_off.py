@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from liteship.built_in import EMULATED
-from liteship.report.charts.chart import Chart, Section, Table, is_spread, latency_scale, named, to_spec
+from liteship.report.charts.chart import (
+    NARROW,
+    Chart,
+    Section,
+    Table,
+    is_spread,
+    latency_scale,
+    named,
+    shortened,
+    to_spec,
+)
+from liteship.report.charts.labels import Box, Mark, place_labels
 from liteship.report.charts.standing import COLORS, DOMINATED, FRONT, SHAPES, standings
 from liteship.report.comparison import Comparison, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import interval, milliseconds, percent, plain
 
 _HEIGHT = 360
-# Labels are placed for a plot of about this size and letters of about this width; narrow ones have none.
-_PLOT = (640, 300)
-_LETTER = 6.6
-_LINE = 14
-_LABELED_FROM = 520
-_MOST_LABELS = 14
-_ALL_LABELED = 8
-_LONGEST_LABEL = 28
-_SIDES = ((10, 4, "left"), (-10, 4, "right"), (0, -11, "center"), (0, 19, "center"))
-
-Box = tuple[float, float, float, float]
+_ACROSS_PADDING, _DOWN_PADDING = 30, 14
+_POINT_RADIUS, _RING_RADIUS = 6.0, 11.0
+_ANY = 50  # lines: rather over some than without a name
 
 
-def trade_off_section(comparison: Comparison) -> Section:
-    """The chart, and in words what has no place in it."""
+@dataclass(frozen=True)
+class _Layout:
+    """Labels are placed for a plot of about this width; a wider one has more room between the points.
+
+    Args:
+        width: In pixels.
+        longest: Letters of a name.
+        key_columns, key_pixels: Of the list of numbered rows below the plot.
+        names_dominated: Whether rows that cannot win may have their name at the point.
+    """
+
+    width: int
+    longest: int
+    key_columns: int
+    key_pixels: int
+    names_dominated: bool
+
+
+_WIDE = _Layout(width=640, longest=28, key_columns=3, key_pixels=190, names_dominated=True)
+_NARROW = _Layout(width=250, longest=20, key_columns=1, key_pixels=240, names_dominated=False)
+
+
+def trade_off_section(comparison: Comparison, winner: Row | None = None) -> Section:
+    """The chart, and in words what has no place in it.
+
+    Args:
+        comparison: Of one job.
+        winner: The row that the verdict names, ringed.
+    """
     rows, target = comparison.rows, comparison.header.target
     names = [row_name(row, varying_settings(rows)) for row in rows]
     stands = standings(rows, target)
@@ -42,23 +74,25 @@ def trade_off_section(comparison: Comparison) -> Section:
         for row, name in zip(rows, names, strict=True)
         if row.median_ns is None or row.target_accuracy_ratio is None
     ]
+    if any(row is winner for row, _, _ in shown):
+        sentences.insert(0, "Ringed: the row that the verdict ships.")
     if target == EMULATED:
         sentences.insert(0, "This machine is emulated: no latency is faster than another, and there is no front.")
     elif shown and FRONT not in stands:
         sentences.insert(0, "No row can be shipped by its latency, so there is no front.")
-    charts = (_chart(shown),) if shown else ()
+    charts = (_chart(shown, winner),) if shown else ()
     return Section("trade-off", "Accuracy against latency", charts, tuple(sentences))
 
 
-def _chart(shown: Sequence[tuple[Row, str, str]]) -> Chart:
-    values = [_value(row, name, stand) for row, name, stand in shown]
+def _chart(shown: Sequence[tuple[Row, str, str]], winner: Row | None) -> Chart:
+    values = [{**_value(row, name, stand), "shipped": row is winner} for row, name, stand in shown]
     front = sum(stand == FRONT for _, _, stand in shown)
     return Chart(
         name="trade-off",
         title="Accuracy against latency",
         summary=f"{len(shown)} rows by median latency and accuracy on the target, with 95 % intervals; "
         f"{front} of them on the Pareto front: nothing is both faster and more accurate.",
-        spec=_spec(_place(values)),
+        spec={**_spec(values, _WIDE), "usermeta": {NARROW: _spec(values, _NARROW)}},
         table=Table(
             ("variant", "median ms", "95 % interval", "accuracy", "95 % interval", "stands"),
             tuple(
@@ -92,24 +126,25 @@ def _value(row: Row, name: str, stand: str) -> dict[str, Any]:
     }
 
 
-def _spec(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _spec(values: Sequence[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
     import altair
 
-    latencies, _ = _across(values)
     stands = [stand for stand in COLORS if any(value["stand"] == stand for value in values)]
-    x_scale = latency_scale(latencies, nice=False, padding=30)
-    y_scale = altair.Scale(zero=False, padding=14)
+    x_scale = latency_scale(_latencies(values), nice=False, padding=_ACROSS_PADDING)
+    y_scale = altair.Scale(zero=False, nice=False, padding=_DOWN_PADDING)
     legend = altair.Legend(title=None, orient="top")
     base = altair.Chart(named("rows")).encode(
         x=altair.X("latency:Q", title="median latency of one image, ms", scale=x_scale),
         y=altair.Y("accuracy:Q", title="accuracy on the target", scale=y_scale, axis=altair.Axis(format=".1%")),
+    )
+    colored = base.encode(
         color=altair.Color(
             "stand:N",
             scale=altair.Scale(domain=stands, range=[COLORS[stand] for stand in stands]),
             legend=legend,
         ),
     )
-    points = base.mark_point(filled=True, size=110, opacity=1).encode(
+    points = colored.mark_point(filled=True, size=110, opacity=1).encode(
         shape=altair.Shape(
             "stand:N",
             scale=altair.Scale(domain=stands, range=[SHAPES[stand] for stand in stands]),
@@ -123,94 +158,117 @@ def _spec(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
             altair.Tooltip("status:N"),
         ],
     )
-    front = base.transform_filter(altair.datum.stand == FRONT)
+    front = colored.transform_filter(altair.datum.stand == FRONT)
     line = front.mark_line(interpolate="step-after", strokeWidth=1.5, strokeDash=[4, 3], opacity=0.8)
+    rule = colored.mark_rule(strokeWidth=1.5, opacity=0.55)
+    labeled = _labeled(values, layout)
+    ring = base.transform_filter(altair.datum.shipped)
     layers = [
         line.encode(order=altair.Order("latency:Q")),
-        base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(x=altair.X("latency_low:Q"), x2=altair.X2("latency_high")),
-        base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(
-            y=altair.Y("accuracy_low:Q"), y2=altair.Y2("accuracy_high")
+        rule.encode(x=altair.X("latency_low:Q"), x2=altair.X2("latency_high")),
+        rule.encode(y=altair.Y("accuracy_low:Q"), y2=altair.Y2("accuracy_high")),
+        ring.mark_point(
+            filled=False, shape="circle", size=math.pi * _RING_RADIUS**2, color="@ink", strokeWidth=2, opacity=1
         ),
+        *_label_layers(base, [value["key"] for value in labeled if "key" in value], layout),
         points,
-        *(_labels(base, side, halo) for side in range(len(_SIDES)) for halo in (True, False)),
     ]
-    return to_spec(altair.LayerChart(layer=layers, height=_HEIGHT), rows=values)
+    return to_spec(altair.LayerChart(layer=layers, height=_HEIGHT), rows=labeled)
 
 
-def _labels(base: Any, side: int, halo: bool) -> Any:
-    """The labels that stand on one side of their points, or what keeps the lines behind them away."""
+def _label_layers(base: Any, keys: Sequence[str], layout: _Layout) -> list[Any]:
+    """Lines to labels that stand apart, halos that keep other lines off, the letters, and what the numbers mean."""
     import altair
 
-    dx, dy, align = _SIDES[side]
-    opacity = altair.ExprRef(expr=f"width < {_LABELED_FROM} ? 0 : 1")
-    labels = base.transform_filter(altair.datum.side == side)
-    edge = {"stroke": "@surface", "strokeWidth": 4, "strokeJoin": "round"} if halo else {}
-    marked = labels.mark_text(align=align, dx=dx, dy=dy, baseline="alphabetic", opacity=opacity, **edge)
-    return marked.encode(text=altair.Text("label:N"), color=altair.value("@surface" if halo else "@ink"))
+    def of_row(field: str) -> Any:
+        return altair.ExprRef(expr=f"datum.{field}")
+
+    leads = base.transform_filter("datum.lead_x != 0 || datum.lead_y != 0").encode(
+        x2=altair.X2("latency"), y2=altair.Y2("accuracy")
+    )
+    offsets = {"x2Offset": of_row("lead_x"), "y2Offset": of_row("lead_y")}
+    edge = {"stroke": "@surface", "strokeWidth": 4, "strokeJoin": "round"}
+    place = {"align": of_row("align"), "baseline": "alphabetic", "dx": of_row("dx"), "dy": of_row("dy")}
+    text = base.encode(text=altair.Text("label:N"))
+    layers = [
+        leads.mark_rule(color="@muted", strokeWidth=1, **offsets),
+        text.mark_text(**place, **edge).encode(color=altair.value("@surface")),
+        text.mark_text(**place).encode(color=altair.value("@ink")),
+    ]
+    if keys:
+        legend = altair.Legend(
+            title=None, orient="bottom", columns=layout.key_columns, labelLimit=layout.key_pixels, symbolSize=0
+        )
+        scale = altair.Scale(domain=list(keys), range=["transparent"] * len(keys))
+        numbered = base.transform_filter("isValid(datum.key)").mark_point(size=1, strokeWidth=0)
+        layers.append(numbered.encode(fill=altair.Fill("key:N", scale=scale, legend=legend)))
+    return layers
 
 
-def _place(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give labels to the front, then to others, of many not to the dominated; on the first side that covers nothing."""
-    points = _points(values)
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    rules = _rules(values, points)
-    placed = [dict(value) for value in values]
-    order = sorted(range(len(values)), key=lambda index: values[index]["stand"] != FRONT)
-    if len(values) > _ALL_LABELED:
-        order = [index for index in order if values[index]["stand"] != DOMINATED]
-    for index in order[:_MOST_LABELS]:
-        label = _shortened(values[index]["variant"])
-        for side, box in enumerate(_boxes(points[index], len(label) * _LETTER)):
-            inside = box[0] >= 0 and box[2] <= _PLOT[0]
-            others = [*(other for at, other in enumerate(taken) if at != index), *rules]
-            if inside and not any(_overlap(box, other) for other in others):
-                taken.append(box)
-                placed[index] |= {"label": label, "side": side}
-                break
-    return placed
+def _labeled(values: Sequence[dict[str, Any]], layout: _Layout) -> list[dict[str, Any]]:
+    """From left to right, each with its name where that fits, else with a number and what it means."""
+    ordered = sorted(values, key=lambda value: (value["latency"], -value["accuracy"]))
+    marks, front = _marks(ordered, layout)
+    order = sorted(range(len(ordered)), key=lambda at: (not ordered[at]["shipped"], _weight(ordered[at]["stand"])))
+    labels = place_labels(marks, order, (layout.width, _HEIGHT), front)
+    found, numbers = [], 0
+    for value, mark, label in zip(ordered, marks, labels, strict=True):
+        is_number = label.choice == len(mark.texts) - 1
+        numbers += is_number
+        name = shortened(value["variant"], layout.longest)
+        told = (
+            {"label": str(numbers), "key": f"{numbers}  {name}"} if is_number else {"label": mark.texts[label.choice]}
+        )
+        place = {"align": label.align, "dx": label.dx, "dy": label.dy, "lead_x": label.lead_x, "lead_y": label.lead_y}
+        found.append({**value, **told, **place})
+    return found
 
 
-def _points(values: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Where the points will be in a plot of the assumed size, from its upper left corner."""
-    _, across = _across(values)
+def _weight(stand: str) -> int:
+    return 0 if stand == FRONT else 2 if stand == DOMINATED else 1
+
+
+def _marks(values: Sequence[dict[str, Any]], layout: _Layout) -> tuple[list[Mark], list[Box]]:
+    """Where points and intervals will be, and the line of the front."""
+    xs = _latencies(values)
     ys = [value[key] for value in values for key in ("accuracy_low", "accuracy", "accuracy_high") if value[key]]
-    height = max(max(ys, default=0.0) - min(ys, default=0.0), 1e-9)
-    return [
-        (across(value["latency"]), 14 + (max(ys, default=0.0) - value["accuracy"]) / height * (_PLOT[1] - 28))
-        for value in values
-    ]
-
-
-def _across(values: Sequence[dict[str, Any]]) -> tuple[list[float], Callable[[float], float]]:
-    """All latencies, and where one stands."""
-    xs = [value[key] for value in values for key in ("latency_low", "latency", "latency_high") if value[key]]
-    scale: Callable[[float], float] = math.log if is_spread(xs) else float
+    scale = math.log if is_spread(xs) else float
     low, high = scale(min(xs)), scale(max(xs))
-    return xs, lambda x: 30 + (scale(x) - low) / max(high - low, 1e-9) * (_PLOT[0] - 60)
+    width, height = layout.width - 2 * _ACROSS_PADDING, _HEIGHT - 2 * _DOWN_PADDING
+    top, extent = max(ys, default=0.0), max(max(ys, default=0.0) - min(ys, default=0.0), 1e-9)
+
+    def across(latency: float) -> float:
+        return _ACROSS_PADDING + (scale(latency) - low) / max(high - low, 1e-9) * width
+
+    def down(accuracy: float) -> float:
+        return _DOWN_PADDING + (top - accuracy) / extent * height
+
+    marks = []
+    for value in values:
+        x, y = across(value["latency"]), down(value["accuracy"])
+        lines = []
+        if value["latency_low"] is not None and value["latency_high"] is not None:
+            lines.append((across(value["latency_low"]), y - 1, across(value["latency_high"]), y + 1))
+        if value["accuracy_low"] is not None and value["accuracy_high"] is not None:
+            lines.append((x - 1, down(value["accuracy_high"]), x + 1, down(value["accuracy_low"])))
+        is_named = value["shipped"] or value["stand"] != DOMINATED
+        radius = _RING_RADIUS if value["shipped"] else _POINT_RADIUS
+        marks.append(Mark(x, y, tuple(lines), _texts(value, layout), _ANY if is_named else 0, radius))
+    corners = [(mark.x, mark.y) for mark, value in zip(marks, values, strict=True) if value["stand"] == FRONT]
+    steps: list[Box] = []
+    for (x, y), (next_x, next_y) in itertools.pairwise(corners):
+        steps += [(x, y - 1, next_x, y + 1), (next_x - 1, min(y, next_y), next_x + 1, max(y, next_y))]
+    return marks, steps
 
 
-def _rules(values: Sequence[dict[str, Any]], points: Sequence[tuple[float, float]]) -> list[Box]:
-    """The intervals of the latencies: horizontal lines that no label covers."""
-    _, across = _across(values)
-    return [
-        (across(value["latency_low"]), y - 2, across(value["latency_high"]), y + 2)
-        for value, (_, y) in zip(values, points, strict=True)
-        if value["latency_low"] is not None and value["latency_high"] is not None
-    ]
+def _texts(value: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
+    """The name where the row may have one at its point, then room for a number."""
+    name = shortened(value["variant"], layout.longest)
+    if value["shipped"] and layout.names_dominated:
+        return f"{name}: ship this", name, "00"
+    is_named = layout.names_dominated or value["shipped"] or value["stand"] != DOMINATED
+    return (name, "00") if is_named else ("00",)
 
 
-def _boxes(point: tuple[float, float], width: float) -> list[Box]:
-    x, y = point
-    lefts = {"left": 0.0, "right": -width, "center": -width / 2}
-    return [
-        (x + dx + lefts[align], y + dy - _LINE + 3, x + dx + lefts[align] + width, y + dy + 3)
-        for dx, dy, align in _SIDES
-    ]
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
+def _latencies(values: Sequence[dict[str, Any]]) -> list[float]:
+    return [value[key] for value in values for key in ("latency_low", "latency", "latency_high") if value[key]]

@@ -37,7 +37,7 @@
     return copy;
   }
 
-  function configured(width) {
+  function configured(width, added) {
     var config = JSON.parse(JSON.stringify(themes[theme()].config));
     config.axisX.tickCount = Math.ceil(width / pixelsPerTick);
     if (width < narrowPixels) {
@@ -46,8 +46,16 @@
       config.legend.layout = { top: { direction: "vertical" } };
       config.axisX.titleLimit = Math.floor(width * 0.62);
       config.axisY.labelLimit = Math.floor(width * 0.38);
+      Object.keys(added).forEach(function (key) { config[key] = Object.assign(config[key] || {}, added[key]); });
     }
     return config;
+  }
+
+  // What a phone is drawn takes the place of parts of the specification.
+  function specified(name, width) {
+    var spec = specs[name];
+    var narrow = width < narrowPixels && (spec.usermeta || {}).narrow;
+    return narrow ? Object.assign({}, spec, narrow, { config: undefined }) : spec;
   }
 
   function draw(plot) {
@@ -58,13 +66,13 @@
     if (drawn.get(plot) && drawn.get(plot).state === state) return;
     var before = drawn.get(plot);
     drawn.set(plot, { state: state, view: before && before.view });
-    var spec = colored(specs[plot.dataset.chart], themes[theme()].colors);
+    var spec = colored(specified(plot.dataset.chart, width), themes[theme()].colors);
     spec.width = width;
     spec.autosize = { type: "fit-x", contains: "padding" };
     spec.padding = 2;
     var options = {
       mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, logLevel: 1,
-      config: configured(width), tooltip: { theme: "custom" }
+      config: configured(width, (meta.narrow || {}).config || {}), tooltip: { theme: "custom" }
     };
     // eslint-disable-next-line no-undef
     vegaEmbed(plot, spec, options).then(function (result) {
@@ -84,7 +92,8 @@
     entries.forEach(function (entry) { if (entry.isIntersecting) draw(entry.target); });
   }, { rootMargin: "300px" });
   plots.forEach(function (plot) {
-    if (specs[plot.dataset.chart].height) plot.style.minHeight = specs[plot.dataset.chart].height + 70 + "px";
+    var height = specified(plot.dataset.chart, plot.clientWidth || Infinity).height;
+    if (height) plot.style.minHeight = height + 70 + "px";
     near.observe(plot);
   });
   var waiting;
@@ -142,15 +151,24 @@
     var statuses = choices.filter(function (choice) { return choice.checked; }).map(function (choice) { return choice.value; });
     var left = 0;
     rows.forEach(function (row) {
-      var fits = (!choices.length || statuses.indexOf(row.dataset.status) >= 0) &&
+      var own = row.dataset.statuses.split("|");
+      var fits = (!choices.length || own.some(function (word) { return statuses.indexOf(word) >= 0; })) &&
         words.every(function (word) { return texts.get(row).indexOf(word) >= 0; });
       row.hidden = !fits;
       left += fits;
     });
     shown.textContent = left + " of " + rows.length + " rows";
+    document.getElementById("nothing").hidden = left > 0;
+    document.getElementById("rows").hidden = left === 0;
   }
   filter.addEventListener("input", applyFilter);
   choices.forEach(function (choice) { choice.addEventListener("change", applyFilter); });
+  document.getElementById("clear").addEventListener("click", function () {
+    filter.value = "";
+    choices.forEach(function (choice) { choice.checked = true; });
+    applyFilter();
+    filter.focus();
+  });
 
   // Commands.
   function copyBySelection(code) {

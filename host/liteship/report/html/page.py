@@ -23,6 +23,7 @@ from liteship import __version__
 from liteship.built_in import CAPTIONS
 from liteship.report.charts.colors import DARK, LIGHT, vega_config
 from liteship.report.charts.gallery import build_sections
+from liteship.report.charts.standing import shipped_row
 from liteship.report.comparison import Comparison, Header
 from liteship.report.html.lineage import commands, lineages, machine_facts, sensor_facts
 from liteship.report.html.photographs import photographs
@@ -67,7 +68,8 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         vega: Gives the script that defines `vegaEmbed`; asked last, because it may still be in the making.
     """
     manifest, report, comparison = source.manifest, source.report, source.comparison
-    sections = build_sections(manifest, report, comparison, source.study)
+    winner = shipped_row(comparison.rows, source.verdict)
+    sections = build_sections(manifest, report, comparison, source.study, winner)
     theme, style = _asset("theme.js"), _asset("page.css")
     context = {
         "header": comparison.header,
@@ -75,7 +77,7 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         "facts": _facts(comparison.header),
         "forced": forced_sentence(comparison.header),
         "verdict": source.verdict,
-        "table": comparison_table(comparison),
+        "table": comparison_table(comparison, winner),
         "notes": (*validity_sentences(comparison), *plausibility_sentences(comparison.rows)),
         "closing": (*flip_sentences(comparison), *sparse_sentences(comparison.rows)),
         "tables": [

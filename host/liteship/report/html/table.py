@@ -22,6 +22,7 @@ from liteship.report.text import (
     percent,
     plain,
 )
+from liteship_agent.report import UNSTABLE
 
 _TONES = {
     "valid": "good",
@@ -80,20 +81,29 @@ class Line:
         name: With what of its setting differs from other rows.
         cells: In the order of the columns, without variant and status.
         status: In words, without the reason.
+        is_unstable: Whether the latency cannot be trusted either, where the status says something worse.
         reason: Of the status, may be empty.
         tone: "good", "caution", "bad" or empty.
         is_forced: Whether the preflight was overridden.
         is_front: Whether it is on the Pareto front.
+        is_shipped: Whether the verdict ships it.
     """
 
     variant: str
     name: str
     cells: tuple[Cell, ...]
     status: str
+    is_unstable: bool
     reason: str
     tone: str
     is_forced: bool
     is_front: bool
+    is_shipped: bool
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """All words that it is found by."""
+        return (self.status, UNSTABLE) if self.is_unstable else (self.status,)
 
 
 @dataclass(frozen=True)
@@ -113,27 +123,32 @@ class ComparisonTable:
     is_emulated: bool
 
 
-def comparison_table(comparison: Comparison) -> ComparisonTable:
-    """The table of a comparison."""
+def comparison_table(comparison: Comparison, winner: Row | None = None) -> ComparisonTable:
+    """The table of a comparison.
+
+    Args:
+        comparison: Of one job.
+        winner: The row that the verdict ships, None where it names none.
+    """
     rows, header = comparison.rows, comparison.header
     varying = varying_settings(rows)
     stands = standings(rows, header.target)
-    lines = tuple(_line(row, varying, stand) for row, stand in zip(rows, stands, strict=True))
+    lines = tuple(_line(row, varying, stand, row is winner) for row, stand in zip(rows, stands, strict=True))
     times = "× float" if header.baseline_is_float else "× baseline"
     columns = (
-        *_setting_columns(varying),
-        Column("sparsity", "zeros", "Share of zero weights in the file."),
-        Column("size", "MiB", "The .tflite file; 1 MiB is 1,048,576 bytes."),
-        Column("gzip", "MiB", "The file after gzip at level 9."),
         Column("accuracy", "on target", "On the target, with its 95 % Wilson interval."),
-        Column("on host", "accuracy", "The same file on the host, all validation images."),
-        Column("mult-adds", "million", "Multiply-adds of one inference."),
         Column("median", "ms", "Latency of one invocation; ± half of the 95 % interval.", is_latency=True),
+        *_setting_columns(varying),
+        Column("size", "MiB", "The .tflite file; 1 MiB is 1,048,576 bytes."),
+        Column(times, "latency", "Latency as a multiple of the baseline's in the same rounds.", is_latency=True),
         Column("p90", "ms", "90th percentile of the latency, from 64 queries on.", is_latency=True),
         Column("p90 bound", "ms", "What the 90th percentile keeps to at 99 % confidence.", is_latency=True),
-        Column(times, "latency", "Latency as a multiple of the baseline's in the same rounds.", is_latency=True),
+        Column("gzip", "MiB", "The file after gzip at level 9."),
+        Column("sparsity", "zeros", "Share of zero weights in the file."),
+        Column("on host", "accuracy", "The same file on the host, all validation images."),
+        Column("mult-adds", "million", "Multiply-adds of one inference."),
     )
-    statuses = tuple(dict.fromkeys(line.status for line in lines))
+    statuses = tuple(dict.fromkeys(word for line in lines for word in line.statuses))
     return ComparisonTable(columns, lines, statuses, header.target == EMULATED)
 
 
@@ -146,18 +161,20 @@ def _setting_columns(varying: Sequence[str]) -> tuple[Column, ...]:
     return tuple(columns[name] for name in varying)
 
 
-def _line(row: Row, varying: Sequence[str], stand: str) -> Line:
+def _line(row: Row, varying: Sequence[str], stand: str, is_shipped: bool) -> Line:
     word = status_word(row)
     _, _, reason = row.status.partition(": ")
     return Line(
         variant=plain(row.variant),
         name=row_name(row, varying),
-        cells=(*_setting_cells(row, varying), *_file_cells(row), *_latency_cells(row)),
+        cells=_cells(row, varying),
         status=word,
+        is_unstable=row.validity == UNSTABLE and word != UNSTABLE,
         reason=plain(reason),
         tone=_TONES.get(word, ""),
         is_forced=row.forced,
         is_front=stand == FRONT,
+        is_shipped=is_shipped,
     )
 
 
@@ -171,34 +188,31 @@ def _setting_cells(row: Row, varying: Sequence[str]) -> tuple[Cell, ...]:
     return tuple(cells[name] for name in varying)
 
 
-def _file_cells(row: Row) -> tuple[Cell, ...]:
+def _cells(row: Row, varying: Sequence[str]) -> tuple[Cell, ...]:
+    """In the order of the columns: what is decided by comes first, and is seen first on a phone."""
     answered = "" if row.image_count is None else f"{row.target_correct:,} of {row.image_count:,} images"
+    ratio_interval = "" if row.latency_tie is None else multiple_interval(row.ratio_low, row.ratio_high)
     return (
-        Cell(percent(row.achieved_sparsity), row.achieved_sparsity),
-        Cell(mebibytes(row.size_bytes), row.size_bytes, title=_bytes(row.size_bytes)),
-        Cell(mebibytes(row.gzip_bytes), row.gzip_bytes, title=_bytes(row.gzip_bytes)),
         Cell(
             percent(row.target_accuracy_ratio),
             row.target_accuracy_ratio,
             _known(interval(row.target_accuracy_low_ratio, row.target_accuracy_high_ratio)),
             answered,
         ),
-        Cell(percent(row.host_accuracy_ratio), row.host_accuracy_ratio),
-        Cell(millions(row.multiply_adds), row.multiply_adds),
-    )
-
-
-def _latency_cells(row: Row) -> tuple[Cell, ...]:
-    ratio_interval = "" if row.latency_tie is None else multiple_interval(row.ratio_low, row.ratio_high)
-    return (
         Cell(milliseconds_within(row.median_ns, row.median_low_ns, row.median_high_ns), row.median_ns),
-        Cell(milliseconds(row.p90_ns), row.p90_ns),
-        Cell(milliseconds(row.p90_bound_ns), row.p90_bound_ns),
+        *_setting_cells(row, varying),
+        Cell(mebibytes(row.size_bytes), row.size_bytes, title=_bytes(row.size_bytes)),
         Cell(
             multiple(row.ratio_to_baseline),
             row.ratio_to_baseline,
             _known(ratio_interval) + (" tie" if row.latency_tie else ""),
         ),
+        Cell(milliseconds(row.p90_ns), row.p90_ns),
+        Cell(milliseconds(row.p90_bound_ns), row.p90_bound_ns),
+        Cell(mebibytes(row.gzip_bytes), row.gzip_bytes, title=_bytes(row.gzip_bytes)),
+        Cell(percent(row.achieved_sparsity), row.achieved_sparsity),
+        Cell(percent(row.host_accuracy_ratio), row.host_accuracy_ratio),
+        Cell(millions(row.multiply_adds), row.multiply_adds),
     )
 
 
