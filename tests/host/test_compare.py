@@ -269,6 +269,17 @@ def test_what_has_no_interval_is_shown():
 # --- forms ---
 
 
+def test_what_is_noted_of_every_row_is_told_once_and_no_name_is_broken_inside_a_word():
+    names = ("magnitude50-float16", "magnitude75-dynamic", "none-none")
+    rows = [(make_row(name), range(20)) for name in names]
+    newer = [(replace(row, runtime_version="2.4.0"), wrong) for row, wrong in rows]
+    text = printed(compare(make_comparison(*rows), make_comparison(*newer)))
+    assert text.count("2.3.0, then ai-edge-litert 2.4.0") == 1
+    assert "magnitude50-" in text
+    for line in text.splitlines():
+        assert not line.startswith("-")
+
+
 def test_regressions_come_first_with_their_intervals():
     first = make_comparison((make_row(), ()), (make_row("none-int8", 1.0), range(10)))
     second = make_comparison((make_row(), ()), (make_row("none-int8", 1.2), range(30)))

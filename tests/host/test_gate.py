@@ -234,6 +234,14 @@ def test_memory_is_judged_where_it_is_asked_for():
     assert texts(gate(one(), one(), max_memory_growth=0.1), UNJUDGED) == ["memory: not known"]
 
 
+def test_a_bound_that_reaches_over_the_allowance_shows_it():
+    rounds = tuple(2.0e6 * one for one in (0.9995, 1.0005, 1.0, 1.0, 1.0))
+    found = gate(
+        one(make_row(round_medians_ns=rounds)), one(make_row(round_medians_ns=tuple(1.0498 * ns for ns in rounds)))
+    )
+    assert "median 1.0498x (1.0493–1.0503)" in texts(found, TOLD)[0]
+
+
 def test_a_ratio_that_rounds_to_the_allowance_has_more_digits():
     row = make_row()
     slow = replace(row, round_medians_ns=tuple(1.0502 * ns for ns in row.round_medians_ns))

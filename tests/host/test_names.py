@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from liteship.report.names import Name, wrap_name
+from liteship.report.names import Name, wrap_name, wrap_names
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_a_column_of_names_gives_way_at_hyphens():
     out = io.StringIO()
     Console(file=out, width=30).print(table)
     assert [line.split()[0] for line in out.getvalue().splitlines()[1:]] == ["magnitude50-", "dynamic"]
+
+
+def test_names_of_a_column_have_the_width_of_their_longest_piece_and_leave_room_for_figures():
+    assert [text.plain for text in wrap_names(["magnitude50-float16\n(ai-edge-litert 2.3.0)"])] == [
+        "magnitude50-\nfloat16\n(ai-edge-\nlitert 2.3.0)"
+    ]
+    assert [text.plain for text in wrap_names(["none-int8", "x" * 20])] == ["none-int8", "x" * 16 + "\nxxxx"]
+    assert wrap_names([]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -10,6 +11,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 # A hyphen after a letter or digit and before another is where a name may be broken.
+_LEAST_CELLS, _MOST_CELLS = 14, 16
 _PIECES = re.compile(r".+?(?:(?<=\w)-(?=\w)|$)")
 
 
@@ -29,9 +31,23 @@ class Name:
         yield Text("\n".join(lines), style=self.style, overflow="fold")
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        pieces = [piece for text in self.text.split("\n") for word in text.split() for piece in _PIECES.findall(word)]
         widest = max(map(cell_len, self.text.split("\n")))
-        return Measurement(max(map(cell_len, pieces), default=0), widest).with_maximum(options.max_width)
+        return Measurement(self.longest_piece, widest).with_maximum(options.max_width)
+
+    @property
+    def longest_piece(self) -> int:
+        """In cells: what is never broken while there is room."""
+        return max((cell_len(piece) for word in self.text.split() for piece in _PIECES.findall(word)), default=0)
+
+
+def wrap_names(names: Sequence[str]) -> list[Text]:
+    """Names for a column that must not be narrowed (`no_wrap`), where figures need the room: broken as `Name` is.
+
+    The column is as wide as its longest piece, up to `_MOST_CELLS`, and at least `_LEAST_CELLS`.
+    """
+    longest = max((Name(name).longest_piece for name in names), default=0)
+    width = max(_LEAST_CELLS, min(longest, _MOST_CELLS))
+    return [Text("\n".join(line for text in name.split("\n") for line in wrap_name(text, width))) for name in names]
 
 
 def wrap_name(text: str, width: int) -> list[str]:

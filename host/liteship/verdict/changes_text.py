@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from liteship.report.markdown import escape_markdown, markdown_row
-from liteship.report.names import Name
+from liteship.report.names import Name, wrap_names
 from liteship.report.text import (
     MISSING,
     count,
@@ -139,22 +139,36 @@ def print_changes(changes: Changes, console: Console) -> None:
 
 def print_rows(rows: Sequence[RowChange], first: str, second: str, console: Console) -> None:
     """The rows under short names of both sides: what is judged, then what has no interval."""
+    shared = _shared_notes(rows)
     tables = [_judged_table(rows, first, second, wide=console.width >= _WIDE_COLUMNS)]
     if any(set(_unjudged_cells(row)) != {MISSING} for row in rows):
         tables.append(_unjudged_table(rows, first, second))
     for table in tables:
         console.print(table)
         console.print()
+    if shared:
+        console.print(Text(f"Every row: {'; '.join(shared)}"))
+        console.print()
+
+
+def _shared_notes(rows: Sequence[RowChange]) -> tuple[str, ...]:
+    """Notes that every row that both measured has, where there are several: they are told once."""
+    noted = [row.notes for row in rows if None not in (row.first.median_ns, row.second.median_ns)]
+    return tuple(note for note in noted[0] if all(note in notes for notes in noted)) if len(noted) > 1 else ()
 
 
 def _judged_table(rows: Sequence[RowChange], first: str, second: str, *, wide: bool) -> Table:
     """Figures are stacked where there is little room."""
     table = bare_table()
-    table.add_column("variant")
-    titles = (f"median ms\n{first} → {second}", f"{second} / {first}\n95 %", "p90\n95 %", "accuracy\npoints")
+    shared = _shared_notes(rows)
+    names = [[row.name, *(f"({note})" for note in row.notes if note not in shared)] for row in rows]
+    shown_names = [Text(" ".join(parts)) for parts in names] if wide else wrap_names(["\n".join(one) for one in names])
+    table.add_column("variant", no_wrap=not wide, overflow="fold")
+    table.add_column(f"median ms\n{first} → {second}", justify="right", no_wrap=True)
+    titles = (f"{second} / {first}\n95 %", "p90\n95 %", "accuracy\npoints")
     for title in (*titles, "file MiB", *["gzip MiB"] * wide):
         table.add_column(title, justify="right", overflow="fold")
-    for row in rows:
+    for row, name in zip(rows, shown_names, strict=True):
         cells = [latency_cell(row.latency), latency_cell(row.p90), accuracy_cell(row.accuracy), size_cell(row)]
         if row.p90.reason == row.latency.reason != "":
             cells[1] = Cell((MISSING,), None)  # One reason is enough.
@@ -162,21 +176,19 @@ def _judged_table(rows: Sequence[RowChange], first: str, second: str, *, wide: b
         shown = [
             Text(cell.text if wide else "\n".join(cell.lines), style=_STYLES.get(cell.verdict, "")) for cell in cells
         ]
-        separator = " " if wide else "\n"
-        name = Name(separator.join([row.name, *(f"({note})" for note in row.notes)]))
         table.add_row(name, _medians(row), *shown)
     return table
 
 
 def _unjudged_table(rows: Sequence[RowChange], first: str, second: str) -> Table:
     table = bare_table()
-    table.add_column(f"not judged\n{first} → {second}")
+    table.add_column(f"not judged\n{first} → {second}", no_wrap=True)
     for title in _UNJUDGED_TITLES:
         table.add_column(title, justify="right", overflow="fold")
-    for row in rows:
-        # A row that was not measured has nothing to show here.
-        if set(_unjudged_cells(row)) != {MISSING}:
-            table.add_row(Name(row.name), *_unjudged_cells(row))
+    # A row that was not measured has nothing to show here.
+    shown = [row for row in rows if set(_unjudged_cells(row)) != {MISSING}]
+    for row, name in zip(shown, wrap_names([row.name for row in shown]), strict=True):
+        table.add_row(name, *_unjudged_cells(row))
     return table
 
 

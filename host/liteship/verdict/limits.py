@@ -12,6 +12,7 @@ from liteship.verdict.pairs import Estimate
 
 _MIB = 2**20
 _NS_PER_MS = 1_000_000
+_MOST_DIGITS, _HINT_DIGITS = 7, 2
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,15 @@ def points_text(ratio: float) -> str:
 
 
 def ratio_text(found: Estimate, limit: float = 1.0) -> str:
-    """A ratio and its interval, with as many digits as show that the interval lies beyond a limit where it does."""
+    """A ratio and its interval, with as many digits as show on which side of a limit its bounds are."""
     figures = [value for value in (found.value, found.low, found.high) if value is not None]
     digits = 2 if min(figures) >= 0.0995 else 3
-    if found.is_above(limit) or found.is_below(limit):
-        while digits < 9 and any(round(figure, digits) == round(limit, digits) for figure in figures):
-            digits += 1
+    is_beyond = found.is_above(limit) or found.is_below(limit)
+    # What is open needs no more than a hint.
+    for _ in range(_MOST_DIGITS if is_beyond else _HINT_DIGITS):
+        if all(figure == limit or round(figure, digits) != round(limit, digits) for figure in figures[-2:]):
+            break
+        digits += 1
     shown = [f"{figure:.{digits}f}" for figure in figures]
     return f"{shown[0]}x ({'–'.join(shown[1:]) or 'no interval'})"
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.markdown import escape_markdown, markdown_row
-from liteship.report.names import Name
+from liteship.report.names import wrap_names
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import MISSING, mebibytes, milliseconds, percent
 from liteship.verdict.changes_text import (
@@ -88,16 +88,17 @@ def print_side_by_side(found: SideBySide, console: Console) -> None:
         console.print(Text(f"{name}  {heading(header)}", style="dim"))
     console.print()
     table = bare_table()
-    table.add_column("variant")
+    table.add_column("variant", no_wrap=True)
     table.add_column("")
     for name in found.names:
         table.add_column(name, justify="right", overflow="fold")
-    for line in found.lines:
+    for line, wrapped in zip(found.lines, wrap_names([line.name for line in found.lines]), strict=True):
         cells = [_cells(row, change) for row, change in zip(line.rows, line.latencies, strict=True)]
-        for index, title in enumerate(_FIGURES):
-            name = line.name if index == 0 else ""
+        # Beside the first figures stand the lines of the name, beside the last what is left of them.
+        names = [*wrapped.plain.split("\n", len(_FIGURES) - 1), *[""] * len(_FIGURES)]
+        for index, (title, name) in enumerate(zip(_FIGURES, names, strict=False)):
             shown = [Text(cell[index] if index < len(cell) else "") for cell in cells]
-            table.add_row(Name(name), title.format(found.names[0]), *shown, end_section=index == len(_FIGURES) - 1)
+            table.add_row(Text(name), title.format(found.names[0]), *shown, end_section=index == len(_FIGURES) - 1)
     console.print(table)
     console.print()
     print_differences(found.differences, found.names, console)
