@@ -159,6 +159,7 @@ def test_every_frame_is_a_line_of_the_log_and_an_event_where_asked(folder, tmp_p
     log = tmp_path / "frames.jsonl"
     with Running(folder, script(*[0, 1, 2] * 20), log=log, log_events=True) as camera:
         camera.wait()
+    assert camera.events[0]["event"] == "camera"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["number"] for line in lines] == list(range(60))
     assert [line["prediction"] for line in lines] == ["red", "green", "blue"] * 20

@@ -119,14 +119,23 @@ class Pipeline:
         """The model that the next frame is for."""
         return self._classifier
 
+    def open(self) -> None:
+        """Open the source, and take no frame of it yet.
+
+        Raises:
+            CameraError: it cannot be opened.
+        """
+        self._source.open()
+        self._holds_source = True
+
     def start(self) -> None:
-        """Open the source and begin.
+        """Begin; opens the source where that was not done.
 
         Raises:
             CameraError: the source cannot be opened.
         """
-        self._source.open()
-        self._holds_source = True
+        if not self._holds_source:
+            self.open()
         stages = (self._capture, self._preprocess, self._label)
         self._running = len(stages)
         for work in stages:

@@ -130,9 +130,7 @@ class Session:
 
     def _begin(self, stack: contextlib.ExitStack) -> None:
         """Start everything that runs beside the main thread, and say that the page can be opened."""
-        self._pipeline.start()
-        stack.callback(self._stop_pipeline)
-        self._ran_since = time.monotonic()
+        self._pipeline.open()
         classifier = self._pipeline.classifier
         self._show_card(classifier)
         server = self._server
@@ -148,6 +146,9 @@ class Session:
                 "labels": list(classifier.labels),
             }
         )
+        self._pipeline.start()  # whoever is told of every frame knows by now of which camera
+        stack.callback(self._stop_pipeline)
+        self._ran_since = time.monotonic()
         reporter = Reporter(
             self._pipeline,
             self._tally,
