@@ -100,13 +100,7 @@ class Subscription(Generic[T]):
     """One reader of a `Latest`, for one thread."""
 
     def __init__(self, latest: Latest[T]) -> None:
-        self._latest, self._version, self._missed = latest, 0, 0
-        self._has_begun = False
-
-    @property
-    def missed(self) -> int:
-        """Values that came and went since its first one, while it was busy."""
-        return self._missed
+        self._latest, self._version = latest, 0
 
     def next(self, seconds: Optional[float] = None) -> Optional[T]:
         """Wait for a value that it has not seen; the newest, if there were several.
@@ -116,9 +110,5 @@ class Subscription(Generic[T]):
         Returns:
             Null if none came in time, or none will come any more (`Latest.is_closed`).
         """
-        before = self._version
-        value, self._version = self._latest.after(before, seconds)
-        if self._has_begun and self._version > before:
-            self._missed += self._version - before - 1
-        self._has_begun = self._has_begun or self._version > before
+        value, self._version = self._latest.after(self._version, seconds)
         return value
