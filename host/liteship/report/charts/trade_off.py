@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def _chart(shown: Sequence[tuple[Row, str, str]], winner: Row | None) -> Chart:
         title="Accuracy against latency",
         summary=f"{len(shown)} rows by median latency and accuracy on the target, with 95 % intervals; "
         f"{front} of them on the Pareto front: nothing is both faster and more accurate.",
-        spec={**_spec(values, _WIDE), "usermeta": {NARROW: _spec(values, _NARROW)}},
+        spec=_spec(values),
         table=Table(
             ("variant", "median ms", "95 % interval", "accuracy", "95 % interval", "stands"),
             tuple(
@@ -126,7 +126,7 @@ def _value(row: Row, name: str, stand: str) -> dict[str, Any]:
     }
 
 
-def _spec(values: Sequence[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
+def _spec(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
     import altair
 
     stands = [stand for stand in COLORS if any(value["stand"] == stand for value in values)]
@@ -161,23 +161,21 @@ def _spec(values: Sequence[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
     front = colored.transform_filter(altair.datum.stand == FRONT)
     line = front.mark_line(interpolate="step-after", strokeWidth=1.5, strokeDash=[4, 3], opacity=0.8)
     rule = colored.mark_rule(strokeWidth=1.5, opacity=0.55)
-    labeled = _labeled(values, layout)
     ring = base.transform_filter(altair.datum.shipped)
     layers = [
         line.encode(order=altair.Order("latency:Q")),
         rule.encode(x=altair.X("latency_low:Q"), x2=altair.X2("latency_high")),
         rule.encode(y=altair.Y("accuracy_low:Q"), y2=altair.Y2("accuracy_high")),
-        ring.mark_point(
-            filled=False, shape="circle", size=math.pi * _RING_RADIUS**2, color="@ink", strokeWidth=2, opacity=1
-        ),
-        *_label_layers(base, [value["key"] for value in labeled if "key" in value], layout),
+        ring.mark_point(filled=False, size=math.pi * _RING_RADIUS**2, color="@ink", strokeWidth=2, opacity=1),
+        *_label_layers(base),
         points,
     ]
-    return to_spec(altair.LayerChart(layer=layers, height=_HEIGHT), rows=labeled)
+    spec = to_spec(altair.LayerChart(layer=layers, height=_HEIGHT))
+    return {**spec, **_with_labels(spec, values, _WIDE), "usermeta": {NARROW: _with_labels(spec, values, _NARROW)}}
 
 
-def _label_layers(base: Any, keys: Sequence[str], layout: _Layout) -> list[Any]:
-    """Lines to labels that stand apart, halos that keep other lines off, the letters, and what the numbers mean."""
+def _label_layers(base: Any) -> list[Any]:
+    """Lines to labels that stand apart, halos that keep other lines off, and the letters."""
     import altair
 
     def of_row(field: str) -> Any:
@@ -190,19 +188,30 @@ def _label_layers(base: Any, keys: Sequence[str], layout: _Layout) -> list[Any]:
     edge = {"stroke": "@surface", "strokeWidth": 4, "strokeJoin": "round"}
     place = {"align": of_row("align"), "baseline": "alphabetic", "dx": of_row("dx"), "dy": of_row("dy")}
     text = base.encode(text=altair.Text("label:N"))
-    layers = [
+    return [
         leads.mark_rule(color="@muted", strokeWidth=1, **offsets),
         text.mark_text(**place, **edge).encode(color=altair.value("@surface")),
         text.mark_text(**place).encode(color=altair.value("@ink")),
     ]
+
+
+def _with_labels(spec: Mapping[str, Any], values: Sequence[dict[str, Any]], layout: _Layout) -> dict[str, Any]:
+    """The layers and data of a width: they differ in where labels stand, and in what the numbers mean."""
+    import altair
+
+    labeled = _labeled(values, layout)
+    keys = [value["key"] for value in labeled if "key" in value]
+    layers = list(spec["layer"])
     if keys:
         legend = altair.Legend(
             title=None, orient="bottom", columns=layout.key_columns, labelLimit=layout.key_pixels, symbolSize=0
         )
-        scale = altair.Scale(domain=list(keys), range=["transparent"] * len(keys))
-        numbered = base.transform_filter("isValid(datum.key)").mark_point(size=1, strokeWidth=0)
-        layers.append(numbered.encode(fill=altair.Fill("key:N", scale=scale, legend=legend)))
-    return layers
+        scale = altair.Scale(domain=keys, range=["transparent"] * len(keys))
+        numbered = altair.Chart(named("rows")).transform_filter("isValid(datum.key)").mark_point(size=1, strokeWidth=0)
+        key = numbered.encode(fill=altair.Fill("key:N", scale=scale, legend=legend))
+        # Under the points, which are pointed at.
+        layers.insert(len(layers) - 1, {name: part for name, part in to_spec(key).items() if name != "datasets"})
+    return {"layer": layers, "datasets": {"rows": labeled}}
 
 
 def _labeled(values: Sequence[dict[str, Any]], layout: _Layout) -> list[dict[str, Any]]:
