@@ -329,6 +329,15 @@ def test_what_differs_and_does_not_hinder_stands_in_sight(row, header, words):
     assert any(words in text for text in gate_json(found)["warnings"])
 
 
+def test_what_hinders_every_row_is_one_line():
+    names = ("none-none", "none-int8", "none-float16", "none-dynamic")
+    rows = [(make_row(name), ()) for name in names]
+    found = gate(make_comparison(*rows), make_comparison(*rows, **machine(governor="powersave")))
+    assert above_the_fold(found).count("| not judged |") == 1
+    assert "| not judged | 4 rows | latency | other governor: – and powersave |" in above_the_fold(found)
+    assert len(found.of(UNJUDGED)) == 4
+
+
 def test_both_forced_is_judged_and_said():
     hot = {"forced": True, "problems": ("too hot",)}
     found = gate(one(**hot), one(**hot))

@@ -18,6 +18,7 @@ from liteship.report.names import Name, wrap_name, wrap_names
         ("magnitude50-float16", 12, ["magnitude50-", "float16"]),
         ("ai-edge-litert 2.3.0", 10, ["ai-edge-", "litert", "2.3.0"]),
         ("none-int8, 4 threads", 14, ["none-int8, 4", "threads"]),
+        ("mobilenet_v2_pruning", 13, ["mobilenet_v2_", "pruning"]),
         ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
         ("0-3 -1.2", 20, ["0-3 -1.2"]),
         ("", 5, [""]),

@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-# A hyphen after a letter or digit and before another is where a name may be broken.
 _LEAST_CELLS, _MOST_CELLS = 14, 16
-_PIECES = re.compile(r".+?(?:(?<=\w)-(?=\w)|$)")
+# A hyphen or underscore after a letter or digit and before another is where a name may be broken.
+_PIECES = re.compile(r".+?(?:(?<=[^\W_])[-_](?=\w)|$)")
 
 
 class Name:

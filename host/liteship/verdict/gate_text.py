@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +27,7 @@ from liteship.verdict.limits import points_text
 
 SCHEMA_VERSION = 1
 _SHOWN = (REGRESSED, UNJUDGED, TOLD, IMPROVED, NEW)
+_MOST_ALIKE = 3
 _SHORT = ("outcome", "figure")
 _STYLES = {REGRESSED: "red", UNJUDGED: "yellow", TOLD: "yellow", IMPROVED: "green", NEW: "cyan"}
 _WARNING = "⚠️"
@@ -73,7 +76,7 @@ def print_gate(gate: Gate, console: Console) -> None:
     for column in ("outcome", "row", "figure", "text"):
         grid.add_column(overflow="fold", max_width=28 if column == "row" else None, no_wrap=column in _SHORT)
     for outcome in _SHOWN:
-        for finding in gate.of(outcome):
+        for finding in _told_once(gate.of(outcome)):
             cells = (Name(finding.row), finding.figure, Text(finding.text))
             grid.add_row(Text(outcome, style=_STYLES[outcome]), *cells)
     if grid.row_count:
@@ -91,7 +94,7 @@ def gate_markdown(gate: Gate) -> str:
     lines = [f"{_MARKS[gate.outcome]} **{escape_markdown(verdict_line(gate))}**", ""]
     for warning in gate.warnings():
         lines += [f"{_WARNING} {escape_markdown(warning)}", ""]
-    found = [finding for outcome in _SHOWN for finding in gate.of(outcome)]
+    found = [finding for outcome in _SHOWN for finding in _told_once(gate.of(outcome))]
     if found:
         lines += [markdown_row(("outcome", "row", "figure", "what changed")), markdown_row([":--"] * 4)]
         lines += [markdown_row(map(escape_markdown, _cells(finding))) for finding in found]
@@ -120,6 +123,16 @@ def gate_json(gate: Gate) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in gate.findings],
         "changes": changes_json(gate.changes),
     }
+
+
+def _told_once(findings: Sequence[Finding]) -> list[Finding]:
+    """What is not judged for the same reason in many rows is one line; the rows stand in the table below."""
+    rows = Counter((one.figure, one.text) for one in findings if one.outcome == UNJUDGED)
+    found = []
+    for one in findings:
+        number = rows[one.figure, one.text]
+        found.append(replace(one, row=count(number, "row")) if number > _MOST_ALIKE else one)
+    return list(dict.fromkeys(found))
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:
