@@ -210,7 +210,7 @@ def test_link_that_is_cut_is_dialled_again_and_the_page_is_where_it_was(
 def test_link_that_freezes_is_dialled_again_though_the_old_camera_has_the_lock_for_a_while(
     target: Target, start: Callable[..., Running]
 ) -> None:
-    folder = install(target, silent_seconds=8.0)
+    folder = install(target, silent_seconds=12.0)
     with FaultProxy(target).running() as proxy:
         running = start(proxy.target, "--json", program=(sys.executable, "-c", SHORT_OF_PATIENCE))
         address = running.first_line("stderr")
