@@ -185,6 +185,13 @@ def test_a_row_that_cannot_be_trusted_never_wins(status):
     assert reasons(found, "none-int8") == status
 
 
+def test_what_disturbed_a_row_is_its_reason_before_a_missing_sensor():
+    reasons = ("throttling cannot be read on this machine", "others took 1.9 cores")
+    fast = make_row("none-int8", 0.1, status="unstable", validity="unstable", reasons=reasons)
+    found = choose(make_comparison((make_row(), ()), (fast, ())), Budgets())
+    assert found.losses[-1].reasons == ("unstable: others took 1.9 cores",)
+
+
 def test_a_reason_stands_with_an_unstable_row():
     fast = make_row("none-int8", 0.1, status="unstable", validity="unstable", reasons=("others took 1.9 cores",))
     assert reasons(choose(make_comparison(BASELINE, (fast, ())), Budgets()), "none-int8") == (

@@ -53,6 +53,15 @@ def test_a_latency_changed_where_its_whole_interval_says_so(ms, verdict):
     assert change.estimate.low <= change.estimate.value <= change.estimate.high
 
 
+def test_a_latency_under_another_governor_is_shown_and_not_judged():
+    slower = one(make_row(ms=3.0), environment={"machine": "aarch64", "governor": "powersave"})
+    found = only(one(), slower)
+    assert (found.latency.verdict, found.p90.verdict) == (None, None)
+    assert found.latency.reason == "other governor: – and powersave"
+    assert found.latency.estimate.value == pytest.approx(1.5, rel=0.02)
+    assert summarize_changes(compare(one(), slower))[0] == ("0 regressions", [])
+
+
 @given(st.floats(0.5, 2))
 @settings(deadline=None)
 def test_the_other_way_round_the_verdict_turns(factor):

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from liteship.built_in import CAPTIONS
-from liteship.errors import ReportError
 from liteship.report.accuracy import Answers
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.document_checks import check_comparison
 from liteship.report.sections import keras_lines
 from liteship_agent.errors import RecordError
-from liteship_agent.records import from_json, parse_json
+from liteship_agent.records import from_json
 
 SCHEMA_VERSION = 4
 
@@ -39,22 +37,6 @@ def render_json(comparison: Comparison) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def read_document(path: Path) -> Comparison:
-    """A comparison from a file that holds what `render_json` wrote.
-
-    Raises:
-        ReportError: it cannot be read, is cut short, of another schema, a field is missing or of another kind, or
-            its figures cannot be true (`document_checks`).
-    """
-    try:
-        data = parse_json(path.read_bytes(), str(path))
-        return comparison_from_json(data, str(path))
-    except OSError as exc:
-        raise ReportError(f"{path}: a readable file is required. Received: {exc.strerror}.") from exc
-    except RecordError as exc:
-        raise ReportError(f"{exc}.", "Write it again: liteship report --format json") from exc
-
-
 def comparison_from_json(data: Any, source: str) -> Comparison:
     """A comparison from the object of its document.
 
@@ -63,7 +45,8 @@ def comparison_from_json(data: Any, source: str) -> Comparison:
         source: Name for error messages, usually the file.
 
     Raises:
-        RecordError: as `read_document`.
+        RecordError: it is of another schema, a field is missing or of another kind, or its figures cannot be true
+            (`document_checks`).
     """
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
         found = data.get("schema_version") if isinstance(data, dict) else type(data).__name__

@@ -14,7 +14,7 @@ from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
 from liteship.report.text import count, cpu_list, plain
 from liteship.stats import independent_difference
-from liteship.verdict.environments import Difference, are_boards_equal, find_differences
+from liteship.verdict.environments import Difference, are_boards_equal, find_differences, latency_obstacles
 from liteship.verdict.matching import match_rows
 from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs, ratio_of_p90
 from liteship.verdict.trust import is_unstable, status_word
@@ -125,6 +125,11 @@ def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAME
     def judged(change: Change) -> Change:
         return change if same_board else replace(change, verdict=None)
 
+    obstacles = "; ".join(latency_obstacles(first.header, second.header)) if same_board else ""
+
+    def fair(change: Change) -> Change:
+        return replace(change, verdict=None, reason=change.reason or obstacles) if obstacles else change
+
     def unjudged(field: Callable[[Row], float | None], one: Row, other: Row) -> Change:
         found = _quotient(field(one), field(other))
         return Change(found, None, NO_INTERVAL if found else "not known")
@@ -137,8 +142,8 @@ def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAME
                 name=row_name(one if one.threads is not None else other, varying),
                 first=one,
                 second=other,
-                latency=latency,
-                p90=_compare_p90(latency, one, other),
+                latency=fair(latency),
+                p90=fair(_compare_p90(latency, one, other)),
                 end_to_end=unjudged(lambda row: row.end_to_end_median_ns, one, other),
                 start=unjudged(start_ns, one, other),
                 accuracy=judged(_accuracy(first, one, second, other, names)),

@@ -15,6 +15,7 @@ WINNING = ("valid", "repeated", "throttle unknown")
 PARITY_FAILED, GOLDEN_FAILED = "parity failed", "golden failed"
 FORCED = "forced, "
 EMULATED_REASON = "milliseconds of an emulated machine are those of the emulation: measure on a board"
+_UNSEEN = ("throttling cannot be read", "throttling could not be read", "no sensor was read")
 _MEASURED = (*WINNING, UNSTABLE, PARITY_FAILED, GOLDEN_FAILED)
 
 
@@ -57,10 +58,15 @@ def flaw_texts(row: Row) -> tuple[str, ...]:
     for flaw in flaws(row):
         if flaw == UNSTABLE:
             text = row.status if flaw == status_word(row) else flaw
-            found.append(f"{text}: {row.reasons[0]}" if row.reasons else text)
+            found.append(f"{text}: {_disturbance(row)}" if row.reasons else text)
         else:
             found.append(row.status if flaw == status_word(row) else flaw)
     return tuple(map(plain, found))
+
+
+def _disturbance(row: Row) -> str:
+    """What made it void: the first of its reasons that is not that a sensor is missing."""
+    return next((reason for reason in row.reasons if not reason.startswith(_UNSEEN)), row.reasons[0])
 
 
 def obstacles(row: Row, header: Header) -> tuple[str, ...]:
