@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from emulated_board import IMAGE, LITESHIP, AsRoot, Liteship, environment, over_ssh, reporter
+from emulated_board import BUILD, IMAGE, LITESHIP, RECIPE, AsRoot, Liteship, environment, over_ssh, reporter
 
 from liteship.emulated.image import ensure_image
 from liteship.emulated.machine import Machine, Options, start
@@ -47,3 +50,15 @@ def liteship(folder: Path, board: Machine) -> Liteship:
         return ended
 
     return run
+
+
+@pytest.fixture(scope="session")
+def deployed(folder: Path, liteship: Liteship) -> dict[str, Any]:
+    """A small study, made here and sent to the board; the answer of `deploy`."""
+    (folder / "arm.toml").write_text(RECIPE)
+    ended = subprocess.run(
+        [sys.executable, "-c", BUILD], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    answer: dict[str, Any] = json.loads(liteship("deploy", "--target", "emulated", "--json").stdout)
+    return answer

@@ -16,6 +16,31 @@ from liteship.progress import Reporter
 PROJECT = Path(__file__).parents[2]
 IMAGE = PROJECT / ".liteship/emulated-image"
 LITESHIP = str(Path(sys.executable).with_name("liteship"))
+RECIPE = """
+schema_version = 1
+name = "arm"
+[data]
+source = "digits"
+[model]
+architecture = "mobilenet_v2"
+alpha = 0.35
+input = [48, 48]
+[train]
+head_epochs = 0
+epochs = 6
+learning_rate = 3e-3
+schedule = "cosine"
+[[compress]]
+pruning = "none"
+quantization = ["none", "float16", "dynamic", "int8"]
+[parity]
+max_drop = 1.0
+"""
+TRAINED_IMAGES = 400
+BUILD = (
+    "from pathlib import Path; from liteship.cli.common import build; from liteship.recipe import load_recipe; "
+    f"build(load_recipe(Path('arm.toml')), {TRAINED_IMAGES})"
+)
 
 Liteship = Callable[..., subprocess.CompletedProcess[str]]
 AsRoot = Callable[[str], str]

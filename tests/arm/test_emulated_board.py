@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,47 +20,11 @@ from liteship.remote import Connection
 
 pytestmark = [pytest.mark.arm, pytest.mark.timeout(1800)]
 
-RECIPE = """
-schema_version = 1
-name = "arm"
-[data]
-source = "digits"
-[model]
-architecture = "mobilenet_v2"
-alpha = 0.35
-input = [48, 48]
-[train]
-head_epochs = 0
-epochs = 6
-learning_rate = 3e-3
-schedule = "cosine"
-[[compress]]
-pruning = "none"
-quantization = ["none", "float16", "dynamic", "int8"]
-[parity]
-max_drop = 1.0
-"""
 VARIANTS = ["none-none", "none-float16", "none-dynamic", "none-int8"]
 ROUNDS = 6
-TRAINED_IMAGES, MEASURED_IMAGES = 400, 64
+MEASURED_IMAGES = 64
 ALONE_SECONDS = 60.0
-BUILD = (
-    "from pathlib import Path; from liteship.cli.common import build; from liteship.recipe import load_recipe; "
-    f"build(load_recipe(Path('arm.toml')), {TRAINED_IMAGES})"
-)
 BENCH = ("bench", "--target", "emulated", "--tier", "rapid", "--limit", str(MEASURED_IMAGES))
-
-
-@pytest.fixture(scope="module")
-def deployed(folder: Path, liteship: Liteship) -> dict[str, Any]:
-    """A small study, made here and sent to the board; the answer of `deploy`."""
-    (folder / "arm.toml").write_text(RECIPE)
-    ended = subprocess.run(
-        [sys.executable, "-c", BUILD], cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    answer: dict[str, Any] = json.loads(liteship("deploy", "--target", "emulated", "--json").stdout)
-    return answer
 
 
 @dataclass(frozen=True)
