@@ -26,7 +26,7 @@ from liteship.cli import camera as verb
 from liteship.cli.big_text import big_text
 from liteship.cli.camera_view import Drawing, Lines, draw
 from liteship.errors import LinkError, LostLinkError
-from liteship.link.forward import ForwardingError
+from liteship.link.forward import ForwardingError, listen
 from liteship.progress import Reporter
 from liteship.remote import RemoteError
 from liteship.retry import Patience, keep_trying
@@ -93,6 +93,7 @@ class Board:
         self.plays: list[list[Step]] = []
         self.current: str | None = RELEASE
         self.alone: list[dict[str, Any] | None] = []
+        self.on_forward: Callable[[], object] = lambda: None
         self.commands: list[str] = []
         self.forwarded: list[tuple[int, int]] = []
         self.open_forwards = self.probes = 0
@@ -128,6 +129,7 @@ class Link:
     def forward(self, port: int, listener: Any) -> Iterator[None]:
         if self.board.refuses is not None:
             raise self.board.refuses
+        self.board.on_forward()
         self.board.forwarded.append((port, listener.getsockname()[1]))
         self.board.open_forwards += 1
         yield
@@ -449,6 +451,20 @@ def test_camera_that_ended_because_of_a_silence_is_started_again(board: Board, r
     assert (code, len(board.commands)) == (0, 2)
     assert (json.loads(out)["lost_links"], json.loads(out)["captured"]) == (1, 600)
     assert "frozen for a while" in err
+
+
+def test_camera_that_took_long_to_open_is_not_silent_while_its_page_is_led_here(board: Board) -> None:
+    now = [0.0]
+    board.on_forward = lambda: next(board.stdin)  # the other thread looks just then
+
+    def take_long() -> None:
+        now[0] += START_SECONDS - 1
+
+    board.plays = [[take_long, CAMERA, DONE]]
+    with board.connect() as link, listen() as listener:
+        camera = Camera("pi", CameraOptions(), lambda state, event: None, listener, clock=lambda: now[0])
+        camera.follow(link, "/home/pi/liteship", RELEASE)  # type: ignore[arg-type]
+    assert camera.summary().lost_links == 0
 
 
 def test_camera_that_never_begins_is_a_lost_link_in_the_end(board: Board) -> None:

@@ -177,6 +177,7 @@ class Camera:
         self._last_call.start()
 
     def _hear(self, event: Event, connection: Connection, forwards: ExitStack) -> None:
+        self._heard_at = self._clock()
         kind = event["event"]
         if kind == "camera":
             self._runs.append(Run(self._clock()))
@@ -188,7 +189,7 @@ class Camera:
             self.state.state, self.state.reason = event["state"], event.get("reason") or ""
         elif self._runs:
             self._hear_running(kind, event, self._runs[-1])
-        self._heard_at = self._clock()
+        self._heard_at = self._clock()  # to lead its page here may have taken its time
         if self._stop.is_set():
             self.state.state, self.state.reason = STOPPING, ""
         self._watch(self.state, event)
