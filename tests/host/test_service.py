@@ -147,7 +147,7 @@ def test_refusal_of_the_target_is_one_line_and_exit_5(board: Board, run: Run) ->
     assert (code, out) == (5, "")
     assert (
         err.splitlines()[-1]
-        == "error: pi: Lingering of user pi is required. Received: no sudo loginctl enable-linger pi"
+        == "error: pi: Lingering of user pi is required. Received: no. sudo loginctl enable-linger pi"
     )
 
 
