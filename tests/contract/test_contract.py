@@ -151,7 +151,7 @@ def test_a_manifest_of_schema_1_is_refused_with_the_way_out(tmp_path):
         read_manifest(tmp_path)
 
     assert str(raised.value).startswith(f"{tmp_path / 'manifest.json'}: schema_version: schema_version 3 is required")
-    assert str(raised.value).endswith("Received: 1 Run the recipe again.")
+    assert str(raised.value).endswith("Received: 1. Run the recipe again.")
     assert raised.value.exit_code == 2
 
 
