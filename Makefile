@@ -15,8 +15,8 @@ HOW = $(call option,RUNTIME,runtime) $(call option,TIER,tier) $(call option,BUDG
 WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,WEIGHTS,weights) \
 	$(call option,EPOCHS,epochs) $(HOW)
 
-# Beside each other, the long files first; four processes at most, because each may load TensorFlow.
-PYTEST = $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Beside each other, the long files first; four processes, because many tests wait and each may load TensorFlow.
+PYTEST = $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run deploy bench camera repeat report reports doctor emulated emulated-stop test test-arm test-faults lint \
