@@ -15,11 +15,14 @@ HOW = $(call option,RUNTIME,runtime) $(call option,TIER,tier) $(call option,BUDG
 WHAT = '$(RECIPE)' --target '$(TARGET)' $(call option,DATA,data) $(call option,WEIGHTS,weights) \
 	$(call option,EPOCHS,epochs) $(HOW)
 
-# Beside each other, the long files first; four processes, because many tests wait and each may load TensorFlow.
-PYTEST = $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+# Beside each other, the long files first; more processes than cores, because many tests wait.
+PYTEST = $(BIN)/pytest -q -n 5 --dist loadfile --no-loadscope-reorder
+
+# What needs Chromium and Java, or is long and seldom touched.
+EXTRA := tests/browser tests/integration/test_interpreters.py tests/integration/test_packed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run deploy bench camera repeat report reports doctor emulated emulated-stop test test-arm test-faults lint \
+.PHONY: help setup demo run deploy bench camera repeat report reports doctor emulated emulated-stop test test-extra test-arm test-faults lint \
 	check lock clean
 
 help: ## this text
@@ -69,7 +72,10 @@ emulated-stop: setup ## shut it down
 	@$(BIN)/liteship emulated stop
 
 test: $(VENV)/dev-is-installed ## all tests that need no board
-	$(PYTEST) tests/integration tests/browser tests/host tests/device tests/contract
+	$(PYTEST) tests/integration tests/host tests/device tests/contract $(addprefix --ignore=,$(EXTRA))
+
+test-extra: $(VENV)/dev-is-installed ## the pages in a browser, and runtimes in the Pythons of other Debian releases
+	$(PYTEST) $(EXTRA)
 
 test-arm: $(VENV)/dev-is-installed ## the whole way to an emulated ARM64 board, in less than a quarter of an hour
 	$(BIN)/pytest -q --durations 5 tests/arm
