@@ -74,20 +74,20 @@ def switched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwitchedBoard
     switched.machine.kill()
 
 
-def shell(connection: Connection, command: str) -> str:
-    """Output of a command, whatever its exit status."""
+def shell(connection: Connection, command: str, stdin: bytes = b"") -> str:
+    """Output of a command that is fed, whatever its exit status."""
     mark = """import base64, json, subprocess, sys
 out = subprocess.run(sys.argv[1], shell=True, capture_output=True, check=False)
 print("\\x1eliteship " + json.dumps({"event": "done", "out": base64.b64encode(out.stdout + out.stderr).decode()}))"""
-    answer = connection.call(f"python3 -c {shlex.quote(mark)} {shlex.quote(command)}", idle_seconds=PATIENCE_SECONDS)
+    words = f"python3 -c {shlex.quote(mark)} {shlex.quote(command)}"
+    answer = connection.call(words, [stdin], idle_seconds=PATIENCE_SECONDS)
     return base64.b64decode(answer["out"]).decode()
 
 
 def deploy(connection: Connection, folder: str, agent: bytes) -> None:
     """Put an agent there as the active release."""
     release = shlex.quote(f"{folder}/releases/{RELEASE}")
-    content = base64.b64encode(agent).decode()
-    shell(connection, f"mkdir -p {release}; echo {content} | base64 -d > {release}/liteship_agent.zip")
+    shell(connection, f"mkdir -p {release}; cat > {release}/liteship_agent.zip", agent)
     shell(connection, f"ln -sfn releases/{RELEASE} {shlex.quote(folder + '/current')}; sync")
 
 
@@ -169,7 +169,7 @@ def test_agent_that_fails_is_no_installed_service(switched: SwitchedBoard) -> No
         service.remove(connection)
 
 
-def test_real_agent_with_nothing_to_do_is_installed_and_has_no_camera(switched: SwitchedBoard) -> None:
+def test_real_agent_with_nothing_to_do_is_installed_and_ends_well(switched: SwitchedBoard) -> None:
     with switched.as_user() as connection:
         deploy(connection, "/home/pi/liteship", agent_archive())
         shell(connection, "rm -f ~/liteship/fails")
