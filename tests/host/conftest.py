@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from liteship.cli.app import main
 from liteship.data import Dataset, find_images
 from liteship.images import Images
 from liteship.progress import Reporter
@@ -33,6 +35,20 @@ def write_class(folder: Path, label: int, indices: range) -> None:
     for index in indices:
         _, png = cv2.imencode(".png", make_pixels(label, index))
         (folder / f"{index:02}.png").write_bytes(png.tobytes())
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["liteship", *arguments])
+        with pytest.raises(SystemExit) as info:
+            main()
+        out, err = capfd.readouterr()
+        return int(info.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

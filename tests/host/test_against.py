@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from report_samples import make_blocks, make_entry, make_job, make_manifest, mak
 from rich.cells import cell_len
 from rich.console import Console
 
-from liteship.cli import app as cli
 from liteship.errors import ReportError, UsageError
 from liteship.report import checks
 from liteship.report.against import Against, Figure, build_against
@@ -318,19 +316,12 @@ def test_json_has_every_field(small: Reference, pets: Path) -> None:
 
 
 @pytest.fixture
-def run(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "figures.toml").write_text(TEXT)
     (tmp_path / "models/latest").symlink_to("pets")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        return info.value.code, *capfd.readouterr()
-
-    return call
+    return run
 
 
 def test_report_is_shown_against_a_file_in_every_form(run: Any) -> None:

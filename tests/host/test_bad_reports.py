@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from report_samples import make_blocks, make_flip, make_job, make_manifest, make_report, make_scores, sha
 from rich.cells import cell_len
 
-from liteship.cli import app as cli
 from liteship.report.summary import summarize
 from liteship_agent.manifest import Manifest
 from liteship_agent.records import write_record
@@ -47,18 +46,9 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def show(models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shown:
+def show(run: Shown, models: Path) -> Shown:
     """Runs `liteship report`: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", "report", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert isinstance(info.value.code, int)
-        return info.value.code, out, err
-
-    return call
+    return partial(run, "report")
 
 
 def keep(models: Path, manifest: Manifest, report: Report) -> Path:

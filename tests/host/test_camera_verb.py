@@ -6,10 +6,10 @@ import io
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,6 @@ from liteship.camera import attach, follow
 from liteship.camera.follow import SILENT_SECONDS, START_SECONDS, Camera, CameraState
 from liteship.camera.log import FrameLog
 from liteship.camera.options import CameraOptions
-from liteship.cli import app as cli
 from liteship.cli import camera as verb
 from liteship.cli.big_text import big_text
 from liteship.cli.camera_view import Drawing, Lines, draw
@@ -163,19 +162,11 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Board:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs one command line in this process: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", "camera", "--target", "pi", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+    return partial(run, "camera", "--target", "pi")
 
 
 def press_ctrl_c() -> None:

@@ -76,21 +76,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert isinstance(info.value.code, int)
-        return info.value.code, out, err
-
-    return call
-
-
-@pytest.fixture
 def pets(folder: Path) -> Path:
     """Two classes of six JPEG files, and the recipe for them as pets.toml."""
     random = np.random.default_rng(0)

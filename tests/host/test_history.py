@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +22,6 @@ from report_samples import (
 from rich.cells import cell_len
 from rich.console import Console
 
-from liteship.cli import app as cli
 from liteship.report.history import PastReport, past_reports, render_past
 from liteship.report.rows import build_comparison
 from liteship.report.store import find_reports
@@ -43,21 +41,6 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_record(make_manifest(), tmp_path / "models/pets/manifest.json")
     (tmp_path / "models/latest").symlink_to("pets")
     return tmp_path / "models"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert isinstance(info.value.code, int)
-        return info.value.code, out, err
-
-    return call
 
 
 def keep(models: Path, job_id: str, target: str = "pi", **changes: Any) -> Path:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 from page_samples import make_source, write_source
 
-from liteship.cli import app as cli
 from liteship.report.html import scripts
 
 Run = Callable[..., tuple[int, str, str]]
@@ -30,18 +29,9 @@ def report(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capfd) -> Run:
+def run(run: Run) -> Run:
     """Runs `liteship report` in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", "report", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert isinstance(info.value.code, int)
-        return info.value.code, out, err
-
-    return call
+    return partial(run, "report")
 
 
 def test_a_page_stands_beside_its_report_and_its_path_is_printed(run, report, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 from report_samples import make_blocks, make_job, make_manifest, make_report, make_scores
 from verdict_samples import make_comparison, make_row
 
-from liteship.cli import app as cli
 from liteship.report.document import render_json
 from liteship.report.summary import summarize
 from liteship_agent.records import write_record
@@ -28,20 +27,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liteship", *arguments])
-        with pytest.raises(SystemExit) as info:
-            cli.main()
-        out, err = capfd.readouterr()
-        return info.value.code, out, err
-
-    return call
 
 
 def one(row=None, wrong=range(20), **header):
