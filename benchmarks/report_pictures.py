@@ -21,7 +21,7 @@ from liteship.report.html.page import Source, render_page
 from liteship.report.html.scripts import ScriptBundle
 from liteship.report.rows import build_comparison
 from liteship.report.store import LATEST, find_report, read_report
-from liteship.verdict.shipping import verdict_sentences
+from liteship.verdict.shipping import default_verdict
 
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 _COLOR_STEP = 5  # edges of letters in fewer shades: a quarter smaller
@@ -33,7 +33,8 @@ def make_page(folder: Path) -> Path:
     file = find_report(folder / "models", LATEST, STUDY)
     manifest, report = read_report(file)
     comparison = build_comparison(manifest, report)
-    source = Source(manifest, report, comparison, file.study, verdict_sentences(comparison))
+    verdict = default_verdict(comparison)
+    source = Source(manifest, report, comparison, file.study, verdict.sentences, verdict.winner)
     path = folder / "page.html"
     path.write_text(render_page(source, ScriptBundle(folder).text), encoding="utf-8")
     return path

@@ -102,7 +102,9 @@ def make_source(folder: Path, labels: Sequence[str] = ("dog", "cat"), **changes:
     manifest = make_study(folder, labels)
     report = make_timed_report(manifest, **changes)
     verdict = ("Ship none-int8, the fastest of 4 rows: 1.20 ms.", "Its accuracy ties with none-none.")
-    return Source(manifest, report, build_comparison(manifest, report), folder, verdict)
+    comparison = build_comparison(manifest, report)
+    winner = next((row for row in comparison.rows if row.variant == "none-int8"), None)
+    return Source(manifest, report, comparison, folder, verdict, winner)
 
 
 def write_source(source: Source) -> Path:

@@ -16,14 +16,14 @@ from liteship.report.charts.gallery import build_sections
 from liteship.report.charts.latencies import SHOWN_VALUES, latencies_section, thinned
 from liteship.report.charts.layers import layers_section
 from liteship.report.charts.sizes import sizes_section
-from liteship.report.charts.standing import DOMINATED, FRONT, shipped_row, standings, status_word
+from liteship.report.charts.standing import DOMINATED, FRONT, standings
 from liteship.report.charts.timeline import timeline_section
 from liteship.report.charts.trade_off import trade_off_section
 from liteship.report.charts.training import training_section
 from liteship.report.comparison import Row
 from liteship.report.rows import build_comparison
+from liteship.report.statuses import status_word
 from liteship.stats import percentile
-from liteship.verdict.shipping import verdict_sentences
 from liteship_agent.manifest import LayerSparsity
 
 
@@ -129,24 +129,6 @@ def test_the_row_that_is_shipped_is_ringed_and_named(tmp_path):
     ]
     assert "Ringed: the row that the verdict ships." in section.sentences
     assert draw_svg(section.charts[0]).count("none-int8: ship this") == 2, "the letters and their halo"
-
-
-def test_the_marked_row_is_the_one_that_the_verdict_names(tmp_path):
-    comparison = make_source(tmp_path).comparison
-    sentences = verdict_sentences(comparison)
-
-    found = shipped_row(comparison.rows, sentences)
-
-    assert found is not None
-    assert sentences[0].startswith(f"Ship {found.variant}, ")
-    assert shipped_row(comparison.rows, ()) is None
-    assert shipped_row(comparison.rows, ("Nothing can win: no latency can be trusted.",)) is None
-
-
-def test_a_name_that_begins_with_another_is_not_mistaken_for_it():
-    rows = [row("a", 1e6, 0.9), row("a, b", 1e6, 0.9), row("ab", 1e6, 0.9)]
-
-    assert shipped_row(rows, ("Ship a, b, the fastest of 3 rows.",)) is rows[1]
 
 
 def test_names_lose_their_middle_and_stay_apart():

@@ -15,7 +15,7 @@ from liteship.report.comparison import Row
 from liteship.verdict.budgets import Budgets
 from liteship.verdict.choice_text import choice_json, print_choice
 from liteship.verdict.choose import choose
-from liteship.verdict.shipping import default_budgets, verdict_markdown, verdict_sentences
+from liteship.verdict.shipping import default_budgets, default_verdict, verdict_markdown
 
 STATUSES = (
     "valid",
@@ -436,7 +436,10 @@ def test_what_was_forced_or_measured_on_this_computer_stands_with_the_winner():
 
 def test_the_verdict_without_budgets_is_the_fastest_that_keeps_its_accuracy():
     fast, wrong = make_row("filter50-none", 1.0), make_row("none-int8", 0.5)
-    found = verdict_sentences(make_comparison(BASELINE, (fast, range(22)), (wrong, range(60))))
+    verdict = default_verdict(make_comparison(BASELINE, (fast, range(22)), (wrong, range(60))))
+    found = verdict.sentences
+    assert verdict.winner is not None
+    assert found[0].startswith(f"Ship {verdict.winner.variant}, ")
     assert found[0] == (
         "Ship filter50-none, the fastest of 2 rows that can be trusted and lose no more than 2 points of accuracy "
         "against none-none: 1.00 ms (0.990–1.01), 89.0 % right (-1.0 points), 4.00 MiB."
@@ -448,7 +451,7 @@ def test_the_verdict_without_budgets_takes_the_studys_own_allowance():
     fast = make_row("filter50-none", 1.0, parity_max_drop_ratio=0.001)
     assert (
         "none-none, the only row that can be trusted and loses no more than 0.1 points"
-        in (verdict_sentences(make_comparison(BASELINE, (fast, range(22))))[0])
+        in (default_verdict(make_comparison(BASELINE, (fast, range(22)))).sentences[0])
     )
 
 
@@ -465,7 +468,7 @@ def test_without_a_budget_the_default_of_the_verdict_is_asked(prefer):
 
 
 def test_the_verdict_without_a_winner_is_one_sentence():
-    assert verdict_sentences(make_comparison((make_row(status="unstable"), ()))) == (
+    assert default_verdict(make_comparison((make_row(status="unstable"), ()))).sentences == (
         "Nothing can win: every row is unstable.",
     )
 

@@ -10,7 +10,7 @@ from liteship.cli.output import write_output
 from liteship.report.html.scripts import ScriptBundle
 from liteship.report.rows import build_comparison
 from liteship.report.store import ReportFile, read_report
-from liteship.verdict.shipping import verdict_sentences
+from liteship.verdict.shipping import default_verdict
 
 
 def write_page(file: ReportFile, output: Path | None, open_it: bool) -> None:
@@ -44,12 +44,11 @@ def write_pictures(file: ReportFile, output: Path | None) -> None:
     """
     from liteship.report.charts.chart import draw_png
     from liteship.report.charts.gallery import build_sections
-    from liteship.report.charts.standing import shipped_row
 
     folder = output or file.path.with_suffix("")
     manifest, report = read_report(file)
     comparison = build_comparison(manifest, report)
-    winner = shipped_row(comparison.rows, verdict_sentences(comparison))
+    winner = default_verdict(comparison).winner
     for section in build_sections(manifest, report, comparison, file.study, winner):
         for chart in section.charts:
             if chart.spec:
@@ -61,7 +60,8 @@ def _page(file: ReportFile, bundle: ScriptBundle) -> str:
 
     manifest, report = read_report(file)
     comparison = build_comparison(manifest, report)
-    source = Source(manifest, report, comparison, file.study, verdict_sentences(comparison))
+    verdict = default_verdict(comparison)
+    source = Source(manifest, report, comparison, file.study, verdict.sentences, verdict.winner)
     return render_page(source, bundle.text)
 
 

@@ -21,6 +21,7 @@ from liteship.errors import LiteshipError
 from liteship.manifests import read_manifest_of
 from liteship.report.names import Name
 from liteship.report.rows import job_date
+from liteship.report.statuses import FAILED, GOLDEN_FAILED, PARITY_FAILED, THROTTLE_UNKNOWN, WINNING
 from liteship.report.store import ReportFile, parse_thin
 from liteship.report.table import bare_table
 from liteship.report.text import MISSING, milliseconds, plain
@@ -28,13 +29,11 @@ from liteship_agent.errors import RecordError
 from liteship_agent.job import Case, Job
 from liteship_agent.manifest import Manifest, ManifestEntry
 from liteship_agent.records import from_json
-from liteship_agent.report import REPEATED, UNKNOWN, VALID, FailedBlock, Refused, Report, Scores, Summary
+from liteship_agent.report import UNKNOWN, FailedBlock, Refused, Report, Scores, Summary
 
 _NARROW_COLUMNS = 80
 _UNLIMITED = 10_000
 _TIME_DIGITS = len("20261122-101500")
-_WORDS = {UNKNOWN: "throttle unknown"}
-_CAN_WIN = (VALID, REPEATED, "throttle unknown")
 _DAMAGED = "damaged"
 
 
@@ -132,7 +131,7 @@ def _filled(line: PastReport, head: _Head, manifest: Manifest) -> PastReport:
         entry = manifest.entry(job.cases[summary.case_index].artefact)
         word = _status_word(summary, job.cases[summary.case_index], entry, head.accuracy)
         counts[word] += 1
-        if word in _CAN_WIN and entry is not None and line.target != EMULATED:
+        if word in WINNING and entry is not None and line.target != EMULATED:
             timed.append((summary.median_ns, entry.variant))
     best_median_ns, best_variant = min(timed, default=(None, None))
     board = head.environment.get("board_model") or head.environment.get("cpu_model")
@@ -152,12 +151,12 @@ def _status_word(summary: Summary, case: Case, entry: ManifestEntry | None, accu
     """What the table says of a case that was timed, without the reason."""
     scores = next((own for own in accuracy if (own.artefact, own.runtime) == (case.artefact, case.runtime)), None)
     if scores is None:
-        return "failed"
+        return FAILED
     if entry is not None and entry.parity is not None and not entry.parity.passed:
-        return "parity failed"
+        return PARITY_FAILED
     if scores.golden_difference > scores.golden_tolerance:
-        return "golden failed"
-    return _WORDS.get(summary.validity, summary.validity)
+        return GOLDEN_FAILED
+    return THROTTLE_UNKNOWN if summary.validity == UNKNOWN else summary.validity
 
 
 def render_past(lines: Sequence[PastReport], console: Console) -> None:

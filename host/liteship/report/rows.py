@@ -18,6 +18,7 @@ from liteship.report.accuracy import BASELINE, HOST, KERNELS, PIXELS, Answers, b
 from liteship.report.checks import check_report
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.figures import add_figures, common, gain, ratios
+from liteship.report.statuses import FORCED, THROTTLE_UNKNOWN
 from liteship_agent.images import selected_images
 from liteship_agent.manifest import Manifest, ManifestEntry, ValidationImage
 from liteship_agent.report import UNKNOWN, Report
@@ -127,7 +128,7 @@ def _case_row(described: Row, manifest: Manifest, report: Report, index: int, an
     if own is not None:
         row = _with_answers(row, own)
     failure = next((block.reason for block in report.failed if block.case_index == index), None)
-    return replace(row, status=("forced, " if row.forced else "") + _status(row, failure))
+    return replace(row, status=(FORCED if row.forced else "") + _status(row, failure))
 
 
 def _described(entry: ManifestEntry) -> Row:
@@ -210,7 +211,7 @@ def _status(row: Row, failure: str | None) -> str:
         return f"parity failed: {_parity_failure(row)}"
     if not row.golden_within_tolerance:
         return f"golden failed: scores differ by {row.golden_difference:.2g} ({row.golden_tolerance:.2g} allowed)"
-    return "throttle unknown" if row.validity == UNKNOWN else row.validity
+    return THROTTLE_UNKNOWN if row.validity == UNKNOWN else row.validity
 
 
 def _parity_failure(row: Row) -> str:

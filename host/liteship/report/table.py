@@ -42,6 +42,7 @@ from liteship.report.sentences import (
     validity_sentences,
     varying_settings,
 )
+from liteship.report.statuses import FORCED, GOLDEN_FAILED, PARITY_FAILED, THROTTLE_UNKNOWN
 from liteship.report.text import (
     MISSING,
     count,
@@ -64,15 +65,14 @@ _UNLIMITED = 10_000
 _STATUS_STYLES = {
     "valid": "green",
     "repeated": "green",
-    "throttle unknown": "yellow",
+    THROTTLE_UNKNOWN: "yellow",
     "unstable": "yellow",
     "refused": "yellow",
-    "parity failed": "red",
-    "golden failed": "red",
+    PARITY_FAILED: "red",
+    GOLDEN_FAILED: "red",
     "failed": "red",
     "not run": "dim",
 }
-_FORCED = "forced, "
 # Room for "repeated" and "throttle" over "unknown".
 _STATUS_WIDTH = 8
 _SETTING_TITLES = {"threads": "threads", "cpus": "CPUs", "runtime": "runtime"}
@@ -287,7 +287,7 @@ def _short(setting: str) -> str:
 def _status_text(status: str) -> Text:
     """Its words; the reason stands below the table."""
     word = status.partition(":")[0]
-    return Text(word, style=_STATUS_STYLES.get(word.removeprefix(_FORCED), ""))
+    return Text(word, style=_STATUS_STYLES.get(word.removeprefix(FORCED), ""))
 
 
 def _print_table(table: Table, console: Console) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from liteship.report.markdown import escape_markdown, markdown_row
 from liteship.report.names import Name, wrap_names
+from liteship.report.statuses import status_word
 from liteship.report.text import (
     MISSING,
     count,
@@ -28,7 +29,6 @@ from liteship.report.text import (
 from liteship.verdict.choice_text import heading
 from liteship.verdict.compare import BETTER, WORSE, Change, Changes, RowChange, start_ns
 from liteship.verdict.environments import Difference, are_boards_equal
-from liteship.verdict.trust import status_word
 
 SCHEMA_VERSION = 1
 _FIGURES = ("latency", "p90", "end_to_end", "start", "accuracy", "size", "gzip", "memory", "anonymous")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from liteship.built_in import CAPTIONS, EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
+from liteship.report.statuses import THROTTLE_UNKNOWN, status_word
 from liteship.report.text import mebibytes, milliseconds, percent, plain, points
 from liteship.verdict.budgets import Budgets
 from liteship.verdict.limits import (
@@ -26,7 +27,7 @@ from liteship.verdict.limits import (
     ratio_text,
 )
 from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_in_rounds, ratio_of_p90
-from liteship.verdict.trust import EMULATED_REASON, flaws, is_forced, obstacles, status_word
+from liteship.verdict.trust import EMULATED_REASON, flaws, is_forced, obstacles
 
 _PREFERENCES = ("accuracy", "latency", "size")
 
@@ -255,7 +256,7 @@ def _caveats(winner: Row, header: Header, budgets: Budgets) -> tuple[str, ...]:
     if is_forced(winner):
         problems = "; ".join(header.problems) or "the preflight found nothing to override"
         found.append(f"the measurement was forced although {problems}")
-    if status_word(winner) == "throttle unknown":
+    if status_word(winner) == THROTTLE_UNKNOWN:
         found.append("throttle unknown: nothing there tells whether the clock was lowered")
     limits = limits_of(winner, budgets, is_baseline=winner.variant == header.baseline)
     found += [text for limit in limits if (text := open_text(limit, budgets)) is not None]

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from liteship.built_in import EMULATED
 from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.sentences import row_name, varying_settings
+from liteship.report.statuses import status_word
 from liteship.report.text import count, cpu_list, plain
 from liteship.stats import independent_difference
 from liteship.verdict.environments import Difference, are_boards_equal, find_differences, latency_obstacles
 from liteship.verdict.matching import match_rows
 from liteship.verdict.pairs import Estimate, answers_of_row, difference_of_answers, ratio_of_jobs, ratio_of_p90
-from liteship.verdict.trust import is_unstable, status_word
+from liteship.verdict.trust import is_unstable
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
 NAMES = ("A", "B")

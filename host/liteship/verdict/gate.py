@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from liteship.errors import GateError, ReportError, UsageError
 from liteship.report.comparison import Comparison
+from liteship.report.statuses import FORCED, GOLDEN_FAILED, PARITY_FAILED
 from liteship.report.text import percent, plain
 from liteship.verdict.compare import LEAST_SIZE_RATIO, OTHER_IMAGES, Change, Changes, RowChange, compare
 from liteship.verdict.environments import latency_obstacles
 from liteship.verdict.limits import difference_text, points_text, ratio_text
-from liteship.verdict.trust import FORCED, GOLDEN_FAILED, PARITY_FAILED, flaw_texts, flaws, is_measured
+from liteship.verdict.trust import flaw_texts, flaws, is_measured
 
 REGRESSED, UNJUDGED, IMPROVED, NEW, PASSED = "regressed", "not judged", "improved", "new", "passed"
 TOLD = "told"

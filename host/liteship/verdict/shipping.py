@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.text import Text
@@ -20,13 +20,24 @@ _MAX_DROP_RATIO = 0.02
 """Where the study says nothing: the default of a recipe's [parity] max_drop."""
 
 
-def verdict_sentences(comparison: Comparison) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Verdict:
+    """What to ship.
+
+    Args:
+        winner: The row, None where nothing can win.
+        sentences: The winner and why, what ties with it, the runner-up and caveats; one where nothing can win.
+    """
+
+    winner: Row | None
+    sentences: tuple[str, ...]
+
+
+def default_verdict(comparison: Comparison) -> Verdict:
     """What to ship by default: the fastest that loses no more accuracy than the study's parity allows a conversion.
 
     Args:
         comparison: Of one job.
-    Returns:
-        The winner and why, what ties with it, the runner-up and caveats; a single sentence where nothing can win.
 
     Raises:
         ReportError: the answers of a row do not fit their number of images.
@@ -34,8 +45,8 @@ def verdict_sentences(comparison: Comparison) -> tuple[str, ...]:
     budgets = default_budgets(comparison, Budgets(prefer="latency"))
     choice = choose(comparison, budgets)
     if choice.winner is None:
-        return (winner_sentence(choice),)
-    return _sentences(choice, choice.winner, budgets.max_drop or 0.0)
+        return Verdict(None, (winner_sentence(choice),))
+    return Verdict(choice.winner, _sentences(choice, choice.winner, budgets.max_drop or 0.0))
 
 
 def default_budgets(comparison: Comparison, budgets: Budgets) -> Budgets:
@@ -51,7 +62,7 @@ def default_budgets(comparison: Comparison, budgets: Budgets) -> Budgets:
 
 def print_verdict(comparison: Comparison, console: Console) -> None:
     """The sentences under their title, for a terminal."""
-    first, *others = verdict_sentences(comparison)
+    first, *others = default_verdict(comparison).sentences
     console.print()
     console.print(Text(TITLE, style="bold"))
     console.print(Text(first, style="bold"))
@@ -61,7 +72,7 @@ def print_verdict(comparison: Comparison, console: Console) -> None:
 
 def verdict_markdown(comparison: Comparison) -> str:
     """The sentences under their title, as Markdown."""
-    first, *others = map(escape_markdown, verdict_sentences(comparison))
+    first, *others = map(escape_markdown, default_verdict(comparison).sentences)
     return (
         "\n".join([f"**{TITLE}**", "", f"**{first}**", "", *(f"- {sentence}" for sentence in others)]).rstrip() + "\n"
     )

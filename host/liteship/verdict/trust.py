@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from liteship.built_in import EMULATED
 from liteship.report.comparison import Header, Row
+from liteship.report.statuses import FORCED, GOLDEN_FAILED, PARITY_FAILED, WINNING, status_word
 from liteship.report.text import plain
 from liteship_agent.report import UNSTABLE
 
-WINNING = ("valid", "repeated", "throttle unknown")
-"""Words of a status that can win; every other row never can."""
-PARITY_FAILED, GOLDEN_FAILED = "parity failed", "golden failed"
-FORCED = "forced, "
 EMULATED_REASON = "milliseconds of an emulated machine are those of the emulation: measure on a board"
 _UNSEEN = ("throttling cannot be read", "throttling could not be read", "no sensor was read")
 _MEASURED = (*WINNING, UNSTABLE, PARITY_FAILED, GOLDEN_FAILED)
-
-
-def status_word(row: Row) -> str:
-    """The word of a status, without what was forced and without its reason."""
-    return row.status.removeprefix(FORCED).partition(":")[0]
 
 
 def is_forced(row: Row) -> bool:

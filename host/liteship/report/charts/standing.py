@@ -6,17 +6,10 @@ from collections.abc import Sequence
 
 from liteship.built_in import EMULATED
 from liteship.report.comparison import Row
-from liteship.report.sentences import row_name, varying_settings
-from liteship_agent.report import REPEATED, UNSTABLE, VALID
+from liteship.report.statuses import FAILED, GOLDEN_FAILED, NOT_RUN, PARITY_FAILED, REFUSED, WINNING, status_word
+from liteship_agent.report import UNSTABLE
 
 FRONT, DOMINATED = "Pareto front", "dominated"
-PARITY_FAILED, GOLDEN_FAILED, REFUSED, FAILED, NOT_RUN = (
-    "parity failed",
-    "golden failed",
-    "refused",
-    "failed",
-    "not run",
-)
 COLORS = {
     FRONT: "@blue",
     DOMINATED: "@slate",
@@ -39,13 +32,6 @@ SHAPES = {
     NOT_RUN: "stroke",
     EMULATED: "triangle-right",
 }
-_FORCED = "forced, "
-_ELIGIBLE = (VALID, REPEATED, "throttle unknown")
-
-
-def status_word(row: Row) -> str:
-    """The status without "forced" and without its reason."""
-    return row.status.removeprefix(_FORCED).partition(":")[0]
 
 
 def standings(rows: Sequence[Row], target: str) -> tuple[str, ...]:
@@ -57,27 +43,12 @@ def standings(rows: Sequence[Row], target: str) -> tuple[str, ...]:
     """
     words = [status_word(row) for row in rows]
     if target == EMULATED:
-        return tuple(EMULATED if word in (*_ELIGIBLE, UNSTABLE) else word for word in words)
-    eligible = [row for row, word in zip(rows, words, strict=True) if word in _ELIGIBLE]
+        return tuple(EMULATED if word in (*WINNING, UNSTABLE) else word for word in words)
+    eligible = [row for row, word in zip(rows, words, strict=True) if word in WINNING]
     return tuple(
-        word if word not in _ELIGIBLE else DOMINATED if _is_dominated(row, eligible) else FRONT
+        word if word not in WINNING else DOMINATED if _is_dominated(row, eligible) else FRONT
         for row, word in zip(rows, words, strict=True)
     )
-
-
-def shipped_row(rows: Sequence[Row], verdict: Sequence[str]) -> Row | None:
-    """The row that a verdict ships, so that what is marked is what the sentence says; None where it ships none.
-
-    Args:
-        rows: All of a comparison.
-        verdict: Sentences of `verdict.shipping`; the first begins "Ship NAME, " where there is a winner.
-    """
-    varying = varying_settings(rows)
-    # A name may begin with another one and a comma.
-    for row in sorted(rows, key=lambda row: -len(row_name(row, varying))):
-        if verdict and verdict[0].startswith(f"Ship {row_name(row, varying)}, "):
-            return row
-    return None
 
 
 def _is_dominated(row: Row, others: Sequence[Row]) -> bool:

@@ -9,16 +9,16 @@ from typing import Any
 from liteship.report.charts.chart import Chart, Section, Table, band_height, named, to_spec, with_labels_above
 from liteship.report.comparison import Comparison
 from liteship.report.sentences import row_name, varying_settings
+from liteship.report.statuses import THROTTLE_UNKNOWN
 from liteship.report.text import count, milliseconds, plain
-from liteship_agent.report import UNKNOWN, VALID, VOID, Block, Report
+from liteship_agent.report import UNKNOWN, VALID, VOID, Block, Canary, Report
 
 MOST_SAMPLES = 900
 _SENSOR_HEIGHT = 150
 _BAR_PIXELS = 14
 _LEAST_PIXELS, _LEAST_VOID_PIXELS = 1, 3  # a block of a long job is narrower than a pixel
 _REPEATED = "valid, repeated"
-_UNKNOWN = "throttle unknown"
-_FATES = {VALID: "@blue", _REPEATED: "@teal", _UNKNOWN: "@slate", VOID: "@red"}
+_FATES = {VALID: "@blue", _REPEATED: "@teal", THROTTLE_UNKNOWN: "@slate", VOID: "@red"}
 _NS_PER_MINUTE = 60e9
 
 
@@ -81,8 +81,12 @@ def _case_names(report: Report, comparison: Comparison) -> list[str]:
     return names
 
 
+def _fate(timed: Block | Canary) -> str:
+    return {VOID: VOID, UNKNOWN: THROTTLE_UNKNOWN}.get(timed.validity, _REPEATED if timed.attempt else VALID)
+
+
 def _block(block: Block, start_ns: int, names: Sequence[str]) -> dict[str, Any]:
-    fate = {VOID: VOID, UNKNOWN: _UNKNOWN}.get(block.validity, _REPEATED if block.attempt else VALID)
+    fate = _fate(block)
     return {
         "variant": names[block.case_index],
         "fate": fate,
@@ -240,7 +244,9 @@ def _canaries_chart(report: Report) -> Chart:
             "round": canary.round_index + 1,
             "attempt": canary.attempt + 1,
             "latency": canary.median_ns / 1e6,
-            "fate": {VOID: VOID, UNKNOWN: _UNKNOWN}.get(canary.validity, _REPEATED if canary.attempt else VALID),
+            "fate": {VOID: VOID, UNKNOWN: THROTTLE_UNKNOWN}.get(
+                canary.validity, _REPEATED if canary.attempt else VALID
+            ),
             "reasons": plain("; ".join(canary.reasons)),
         }
         for canary in report.canaries

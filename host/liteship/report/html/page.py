@@ -23,8 +23,7 @@ from liteship import __version__
 from liteship.built_in import CAPTIONS
 from liteship.report.charts.colors import DARK, LIGHT, vega_config
 from liteship.report.charts.gallery import build_sections
-from liteship.report.charts.standing import shipped_row
-from liteship.report.comparison import Comparison, Header
+from liteship.report.comparison import Comparison, Header, Row
 from liteship.report.html.lineage import commands, lineages, machine_facts, sensor_facts
 from liteship.report.html.photographs import photographs
 from liteship.report.html.table import comparison_table
@@ -51,6 +50,7 @@ class Source:
         manifest, report, comparison: Of one job.
         study: Folder of the study; what is missing there is said in the page.
         verdict: Plain sentences that stand on top.
+        winner: The row that they ship, which is marked; None where they ship none.
     """
 
     manifest: Manifest
@@ -58,6 +58,7 @@ class Source:
     comparison: Comparison
     study: Path
     verdict: tuple[str, ...] = ()
+    winner: Row | None = None
 
 
 def render_page(source: Source, vega: Callable[[], str]) -> str:
@@ -68,8 +69,7 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         vega: Gives the script that defines `vegaEmbed`; asked last, because it may still be in the making.
     """
     manifest, report, comparison = source.manifest, source.report, source.comparison
-    winner = shipped_row(comparison.rows, source.verdict)
-    sections = build_sections(manifest, report, comparison, source.study, winner)
+    sections = build_sections(manifest, report, comparison, source.study, source.winner)
     theme, style = _asset("theme.js"), _asset("page.css")
     context = {
         "header": comparison.header,
@@ -77,7 +77,7 @@ def render_page(source: Source, vega: Callable[[], str]) -> str:
         "facts": _facts(comparison.header),
         "forced": forced_sentence(comparison.header),
         "verdict": source.verdict,
-        "table": comparison_table(comparison, winner),
+        "table": comparison_table(comparison, source.winner),
         "notes": (*validity_sentences(comparison), *plausibility_sentences(comparison.rows)),
         "closing": (*flip_sentences(comparison), *sparse_sentences(comparison.rows)),
         "tables": [

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liteship.built_in import EMULATED
-from liteship.report.charts.standing import FRONT, standings, status_word
+from liteship.report.charts.standing import FRONT, standings
 from liteship.report.comparison import Comparison, Row
 from liteship.report.sentences import row_name, varying_settings
+from liteship.report.statuses import GOLDEN_FAILED, PARITY_FAILED, THROTTLE_UNKNOWN, status_word
 from liteship.report.text import (
     MISSING,
     cpu_list,
@@ -27,11 +28,11 @@ from liteship_agent.report import UNSTABLE
 _TONES = {
     "valid": "good",
     "repeated": "good",
-    "throttle unknown": "caution",
+    THROTTLE_UNKNOWN: "caution",
     "unstable": "caution",
     "refused": "bad",
-    "parity failed": "bad",
-    "golden failed": "bad",
+    PARITY_FAILED: "bad",
+    GOLDEN_FAILED: "bad",
     "failed": "bad",
 }
 
