@@ -62,6 +62,13 @@ def test_a_latency_under_another_governor_is_shown_and_not_judged():
     assert summarize_changes(compare(one(), slower))[0] == ("0 regressions", [])
 
 
+def test_three_measurements_are_judged_like_two():
+    slower = one(make_row(ms=3.0), environment={"machine": "aarch64", "governor": "powersave"})
+    text = json.dumps(side_by_side_json(put_side_by_side((one(), one(), slower))))
+    assert "other governor: \\u2013 and powersave" in text
+    assert '"worse"' not in text
+
+
 @given(st.floats(0.5, 2))
 @settings(deadline=None)
 def test_the_other_way_round_the_verdict_turns(factor):

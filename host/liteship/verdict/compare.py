@@ -126,11 +126,6 @@ def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAME
     def judged(change: Change) -> Change:
         return change if same_board else replace(change, verdict=None)
 
-    obstacles = "; ".join(latency_obstacles(first.header, second.header)) if same_board else ""
-
-    def fair(change: Change) -> Change:
-        return replace(change, verdict=None, reason=change.reason or obstacles) if obstacles else change
-
     def unjudged(field: Callable[[Row], float | None], one: Row, other: Row) -> Change:
         found = _quotient(field(one), field(other))
         return Change(found, None, NO_INTERVAL if found else "not known")
@@ -143,8 +138,8 @@ def compare(first: Comparison, second: Comparison, names: tuple[str, str] = NAME
                 name=row_name(one if one.threads is not None else other, varying),
                 first=one,
                 second=other,
-                latency=fair(latency),
-                p90=fair(_compare_p90(latency, one, other)),
+                latency=latency,
+                p90=_compare_p90(latency, one, other),
                 end_to_end=unjudged(lambda row: row.end_to_end_median_ns, one, other),
                 start=unjudged(start_ns, one, other),
                 accuracy=judged(_accuracy(first, one, second, other, names)),
@@ -187,6 +182,8 @@ def compare_latency(first: Header, one: Row, second: Header, other: Row, names: 
         return Change(estimate, None, OTHER_BOARDS)
     if estimate.low is None:
         return Change(estimate, None, "a single round: no interval")
+    if obstacles := latency_obstacles(first, second):
+        return Change(estimate, None, "; ".join(obstacles))
     return _judged(estimate)
 
 

@@ -8,7 +8,6 @@ judged does not pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liteship.errors import GateError, ReportError, UsageError
@@ -16,7 +15,6 @@ from liteship.report.comparison import Comparison
 from liteship.report.statuses import FORCED, GOLDEN_FAILED, PARITY_FAILED
 from liteship.report.text import percent, plain
 from liteship.verdict.compare import LEAST_SIZE_RATIO, OTHER_IMAGES, Change, Changes, RowChange, compare
-from liteship.verdict.environments import latency_obstacles
 from liteship.verdict.limits import difference_text, points_text, ratio_text
 from liteship.verdict.trust import flaw_texts, flaws, is_measured
 
@@ -155,10 +153,9 @@ def judge(baseline: Comparison, candidate: Comparison, allowances: Allowances, *
         ReportError: the answers of a row do not fit their number of images.
     """
     changes = compare(baseline, candidate, NAMES)
-    obstacles = latency_obstacles(changes.first, changes.second)
     findings: list[Finding] = []
     for row in changes.rows:
-        findings += _judge_row(row, allowances, None if accuracy_only else obstacles)
+        findings += _judge_row(row, allowances, accuracy_only=accuracy_only)
     for alone in changes.only_first:
         if is_measured(alone.row):
             findings.append(Finding(alone.name, "row", REGRESSED, "gone: the candidate has no such row"))
@@ -169,14 +166,8 @@ def judge(baseline: Comparison, candidate: Comparison, allowances: Allowances, *
     return Gate(changes, allowances, accuracy_only, tuple(findings))
 
 
-def _judge_row(row: RowChange, allowances: Allowances, obstacles: Sequence[str] | None) -> list[Finding]:
-    """The findings of a row that both have; one that was not measured in the baseline cannot become worse.
-
-    Args:
-        row: Of both.
-        allowances: What is allowed.
-        obstacles: Why no latency can be judged, empty where it can; None leaves it out.
-    """
+def _judge_row(row: RowChange, allowances: Allowances, *, accuracy_only: bool) -> list[Finding]:
+    """The findings of a row that both have; one that was not measured in the baseline cannot become worse."""
     if not is_measured(row.first):
         if not is_measured(row.second):
             return []
@@ -188,17 +179,17 @@ def _judge_row(row: RowChange, allowances: Allowances, obstacles: Sequence[str] 
     for flaw, text in zip(flaws(row.second), flaw_texts(row.second), strict=True):
         if flaw in _MARKED and flaw not in before:
             found.append(Finding(row.name, "row", REGRESSED, f"{text.removeprefix(FORCED)}; it passed"))
-    if obstacles is not None:
-        found.append(_judge_latency(row, allowances, obstacles))
+    if not accuracy_only:
+        found.append(_judge_latency(row, allowances))
     found.append(_judge_accuracy(row, allowances))
     for figure, change in (("file", row.size), ("gzip", row.gzip)):
         found.append(_judge_size(row.name, figure, change, allowances.max_growth))
     if allowances.max_memory_growth is not None:
         found.append(_judge_size(row.name, "memory", row.anonymous, allowances.max_memory_growth))
-    return found + _told(row, allowances, has_latency=obstacles == [])
+    return found + _told(row, allowances, accuracy_only=accuracy_only)
 
 
-def _judge_latency(row: RowChange, allowances: Allowances, obstacles: Sequence[str]) -> Finding:
+def _judge_latency(row: RowChange, allowances: Allowances) -> Finding:
     """By median and 90th percentile with the same allowance: either of them can be worse."""
     allowed = 1 + allowances.max_slowdown
     if row.first.runtime != row.second.runtime:
@@ -206,8 +197,6 @@ def _judge_latency(row: RowChange, allowances: Allowances, obstacles: Sequence[s
         return Finding(row.name, "latency", UNJUDGED, reason)
     if row.latency.estimate is None or row.latency.verdict is None:
         return Finding(row.name, "latency", UNJUDGED, row.latency.reason)
-    if obstacles:
-        return Finding(row.name, "latency", UNJUDGED, "; ".join(obstacles))
     # A 90th percentile without an interval is none: too few invocations, or blocks.
     judged = {"median": row.latency.estimate}
     if row.p90.estimate is not None and row.p90.verdict is not None:
@@ -230,11 +219,11 @@ def _judge_latency(row: RowChange, allowances: Allowances, obstacles: Sequence[s
     return Finding(row.name, "latency", IMPROVED if is_better else PASSED, text)
 
 
-def _told(row: RowChange, allowances: Allowances, *, has_latency: bool) -> list[Finding]:
+def _told(row: RowChange, allowances: Allowances, *, accuracy_only: bool) -> list[Finding]:
     """What has no interval, and is so much larger that it has to be looked at."""
     asked = (
         []
-        if row.latency.verdict is None or not has_latency
+        if row.latency.verdict is None or accuracy_only
         else [
             ("end to end", row.end_to_end, allowances.max_slowdown),
             ("start", row.start, allowances.max_slowdown),
