@@ -6,6 +6,7 @@ import datetime
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -54,6 +55,16 @@ def test_frame_is_kept_with_its_label_beside_it(tmp_path):
 def test_camera_s_own_jpeg_is_kept_as_it_is(tmp_path):
     name = saver(tmp_path).save(result(jpeg=b"\xff\xd8 as the camera gave it"))
     assert (tmp_path / name).read_bytes() == b"\xff\xd8 as the camera gave it"
+
+
+def test_a_frame_that_many_viewers_save_at_once_is_there_as_often(tmp_path):
+    own = saver(tmp_path)
+    with ThreadPoolExecutor(8) as viewers:
+        names = list(viewers.map(own.save, [result()] * 24))
+
+    assert len(set(names)) == 24 == own.saved
+    assert sorted(path.name for path in tmp_path.glob("*.jpg")) == sorted(names)
+    assert len(list(tmp_path.iterdir())) == 48
 
 
 def test_frame_that_is_saved_twice_is_there_twice(tmp_path):

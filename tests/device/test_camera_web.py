@@ -279,7 +279,7 @@ def test_name_that_somebody_points_here_is_refused(page):
     ],
 )
 def test_hosts_that_mean_this_machine(served, header, is_ours):
-    assert Access(served, None, 1).names_us(header) is is_ours
+    assert Access(served, None).names_us(header) is is_ours
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -298,6 +298,11 @@ def test_nothing_is_served_without_the_token(locked, path, query):
 def test_no_button_without_the_token(locked):
     assert locked.press("/pause")[0] == 401
     assert locked.buttons.pressed == []
+
+
+def test_the_cookie_of_a_camera_that_starts_anew_is_still_good_and_another_camera_has_another():
+    assert Access("127.0.0.1", "abc").cookie == Access("127.0.0.1", "abc").cookie
+    assert Access("127.0.0.1", "abc").cookie != Access("127.0.0.1", "abd").cookie
 
 
 def test_token_in_the_address_becomes_a_cookie(locked):

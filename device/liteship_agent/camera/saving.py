@@ -10,6 +10,7 @@ import datetime
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -52,6 +53,8 @@ class FrameSaver:
 
     def __init__(self, folder: Path, now: Callable[[], datetime.datetime] = _utc_now) -> None:
         self._folder, self._now = folder, now
+        self._one_at_a_time = threading.Lock()  # every viewer has a thread of its own
+        self.saved = 0
 
     def save(self, result: Result) -> str:
         """Keep a labelled frame as it was captured.
@@ -66,13 +69,16 @@ class FrameSaver:
         about = json.dumps({**_about(result), "saved_at": now.isoformat(timespec="milliseconds")}, indent=1).encode()
         stem = f"frame-{now:%Y%m%dT%H%M%SZ}-{frame.number:06d}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return self._put(stem, [(".json", about + b"\n"), (".jpg", jpeg)])
+            with self._one_at_a_time:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                name = self._put(stem, [(".json", about + b"\n"), (".jpg", jpeg)])
+                self.saved += 1
         except OSError as exc:
             reason = exc.strerror or str(exc)
             raise SaveError(
                 f"{self._folder}: a folder with space is required. Received: {reason}", exc.errno in _FULL
             ) from exc
+        return name
 
     def _put(self, stem: str, files: List[Tuple[str, bytes]]) -> str:
         """Both files under temporary names, then under their own; the picture last."""

@@ -31,6 +31,7 @@ from liteship_agent.camera.web.feed import Feed
 from liteship_agent.camera.web.picture import LivePicture
 from liteship_agent.camera.web.server import CameraServer, RefusedError, Shown
 from liteship_agent.camera.wishes import Wishes
+from liteship_agent.errors import AgentError
 from liteship_agent.lock import CameraLock
 from liteship_agent.release import InstalledRelease
 from liteship_agent.sensors import Sensors
@@ -65,7 +66,6 @@ class Session:
         self._uses = [choice.release_id]
         self._measures: Optional[str] = None
         self._is_paused = False
-        self._saved = 0
         self._told: Tuple[str, Optional[str]] = ("", None)
         self._looked_at = self._started_at = self._ran_since = 0.0
         self._ran_seconds = 0.0
@@ -175,7 +175,7 @@ class Session:
 
     def _stop_pipeline(self) -> None:
         self._pipeline.stop()
-        with contextlib.suppress(Exception):  # a fault was raised by the main loop already
+        with contextlib.suppress(AgentError):  # what the source or the model lacks was told by the main loop
             self._pipeline.wait(_END_SECONDS)
 
     def _until_end(self, log: Optional[FrameLog]) -> str:
@@ -313,7 +313,6 @@ class Session:
             name = self._saver.save(result)
         except SaveError as exc:
             raise RefusedError(507 if exc.is_full else 500, str(exc)) from exc
-        self._saved += 1
         self._feed.publish("saved", {"name": name}, lasts=False)
         return name
 
@@ -327,7 +326,7 @@ class Session:
             "source": self._source.name,
             "variant": classifier.variant,
             "release": classifier.release_id,
-            "saved": self._saved,
+            "saved": self._saver.saved,
             **pipeline_fields(figures, figures.classified_hz),
         }
 
@@ -345,7 +344,7 @@ class Session:
             **pipeline_fields(figures, rate_hz),
             **machine_fields(self._sensors),
             "seconds": round(time.monotonic() - self._started_at, 3),
-            "saved": self._saved,
+            "saved": self._saver.saved,
             "swaps": figures.swaps,
             "labels": dict(labels),
         }

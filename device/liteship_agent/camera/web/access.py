@@ -8,6 +8,7 @@ the address and is a cookie from then on.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import http.cookies
 import ipaddress
@@ -70,17 +71,15 @@ class Access:
     Args:
         host: The address that is served.
         token: Null where none is required.
-        port: Of the server, which tells the cookies of two cameras on one machine apart.
     """
 
     host: str
     token: Optional[str]
-    port: int
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie."""
-        return f"liteship_camera_{self.port}"
+        """Name of the cookie: of the token, so that two cameras keep theirs and one that starts anew finds it again."""
+        return f"liteship_camera_{hashlib.sha256((self.token or '').encode()).hexdigest()[:12]}"
 
     def set_cookie(self) -> str:
         """The header that gives a browser the cookie."""

@@ -129,7 +129,7 @@ class CameraServer:
         except (OSError, OverflowError) as exc:
             raise _port_error(host, port, exc) from exc
         self.token = token
-        self._server.access = Access(host, token, self.port)
+        self._server.access = Access(host, token)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="page", daemon=True)
         self._thread.start()
 
