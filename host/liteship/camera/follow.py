@@ -150,8 +150,6 @@ class Camera:
         """The options with the time and the frames that are left; None when nothing is."""
         done = self.summary()
         options = self._options
-        if options.token is not None and (token := (self.state.camera or {}).get("token")):
-            options = replace(options, token=token)  # also one that was made there: the open page has it
         if options.duration is not None:
             options = replace(options, duration=options.duration - done.seconds)
         if options.frames is not None:
